@@ -1,0 +1,42 @@
+// vtfast._C: what is not a tensor operation. It links nothing of torch, so it loads whatever torch is installed.
+#include <pybind11/pybind11.h>
+
+#include "build_config.h"
+
+namespace py = pybind11;
+
+namespace vtfast {
+namespace {
+
+py::dict build_info() {
+  py::dict flags;
+  for (const CpuLibrary& library : cpu_libraries()) {
+    flags[library.name] = library.flags;
+  }
+  py::dict info;
+  info["compiler"] = kCompiler;
+  info["cpu_flags"] = flags;
+  info["torch_built_against"] = kTorchVersion;
+  info["torch_floor"] = kTorchFloor;
+  info["cuda"] = py::none();
+  return info;
+}
+
+py::dict processor_features() {
+  py::dict features;
+  for (const CpuLibrary& library : cpu_libraries()) {
+    features[library.name] = library.supported;
+  }
+  return features;
+}
+
+}  // namespace
+}  // namespace vtfast
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "Build and processor information of vtfast.";
+  module.def("build_info", &vtfast::build_info,
+             "Compiler, flags of each CPU library, torch built against and its floor, and the CUDA build (or None).");
+  module.def("processor_features", &vtfast::processor_features,
+             "Whether this processor runs each CPU library, from the oldest instruction set to the newest.");
+}

@@ -1,0 +1,9 @@
+"""Fast video transformers: backbones, checkpoints and compiled operations on 3D token grids."""
+
+from vtfast import ops, reference
+from vtfast._backend import current_backend, use_backend
+from vtfast._library import build_info
+
+__version__ = "0.1.0"
+
+__all__ = ["build_info", "current_backend", "ops", "reference", "use_backend"]
