@@ -1,0 +1,136 @@
+"""Loading a checkpoint into a model: recognised, converted, checked as a whole and only then copied."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vtfast.checkpoints import swin_image, video_swin_official, video_swin_torchvision, vtfast_saved
+from vtfast.checkpoints.reading import read_state_dict, unwrap
+
+
+class Upstream(Protocol):
+    """What a module of one upstream's dialect offers."""
+
+    NAME: str
+
+    def recognises(self, state_dict: Mapping[str, Tensor]) -> bool:
+        """Whether the names are this upstream's."""
+
+    def convert(self, state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """The same weights under the names and in the shapes of `model`, as far as they can be."""
+
+
+UPSTREAMS: tuple[Upstream, ...] = (vtfast_saved, video_swin_torchvision, swin_image, video_swin_official)
+
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a checkpoint; the last three are empty after a strict load.
+
+    Args:
+        upstream: whose names the checkpoint has, "unknown" if nobody's.
+        loaded: entries of the model that were set.
+        missing: entries of the model that the checkpoint lacks.
+        unexpected: entries of the checkpoint that the model lacks.
+        mismatched: entries of another shape: name, shape in the model, shape in the checkpoint.
+    """
+
+    upstream: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+
+def load_checkpoint(
+    model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Tensor], *, strict: bool = True
+) -> LoadReport:
+    """Loads published or own weights into `model`; on any error the model is as it was.
+
+    The upstream is recognised by its names: torchvision, the official Video Swin repository, mmaction2, 2D image Swin
+    (official, timm, torchvision; inflated to 3D), and models saved by vtfast itself. A model without a head
+    (`num_classes=0`, `features_only`) takes the weights of the body and leaves those of the head.
+
+    Args:
+        model: a model of `create_model`.
+        source: a file as for `read_state_dict`, or a state dict.
+        strict: whether every entry must fit. If not, what does not fit stays as it is in the model, and the report
+            lists it; at least one weight must fit all the same.
+
+    Returns:
+        What was loaded and what was not.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: as `read_state_dict`.
+        ValueError: the checkpoint does not fit; the message lists what is missing, unexpected or of another shape.
+    """
+    if isinstance(source, Mapping):
+        origin, state_dict = "the state dict", unwrap(source, "the state dict")
+    else:
+        origin, state_dict = str(source), read_state_dict(source)
+    model = model.model if hasattr(model, "out_indices") and isinstance(model.model, nn.Module) else model
+    upstream = next((u for u in UPSTREAMS if u.recognises(state_dict)), None)
+    if upstream:
+        state_dict = upstream.convert(state_dict, model)
+    state_dict = _without_unwanted(state_dict, model)
+    report = _compare(model.state_dict(), state_dict, upstream.NAME if upstream else "unknown")
+    if (strict and (report.missing or report.unexpected or report.mismatched)) or not report.loaded:
+        raise ValueError(_explain(report, origin, type(model).__name__))
+    with torch.no_grad():
+        model.load_state_dict({name: state_dict[name] for name in report.loaded}, strict=False)
+    return report
+
+
+def _without_unwanted(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Drops the head of a model that has none, and what `prune_intermediate_layers` removed."""
+    pruned: tuple[str, ...] = getattr(model, "pruned", ())
+    if getattr(model, "num_classes", None) == 0:
+        pruned = (*pruned, "head.")
+    return {name: value for name, value in state_dict.items() if not name.startswith(pruned)}
+
+
+def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor], upstream: str) -> LoadReport:
+    common = [name for name in own if name in given]
+    mismatched = tuple(
+        (name, tuple(own[name].shape), tuple(given[name].shape))
+        for name in common
+        if own[name].shape != given[name].shape
+    )
+    wrong = {name for name, *_ in mismatched}
+    return LoadReport(
+        upstream=upstream,
+        loaded=tuple(name for name in common if name not in wrong),
+        missing=tuple(name for name in own if name not in given),
+        unexpected=tuple(name for name in given if name not in own),
+        mismatched=mismatched,
+    )
+
+
+def _explain(report: LoadReport, origin: str, model_name: str) -> str:
+    known = ", ".join(upstream.NAME for upstream in UPSTREAMS)
+    whose = f"names of {report.upstream}" if report.upstream != "unknown" else f"names of none of {known}"
+    lines = [f"{origin} ({whose}) does not fit {model_name}, nothing was loaded:"]
+    shapes = (f"{name} (model {own}, checkpoint {given})" for name, own, given in report.mismatched)
+    lines += _listed("missing", report.missing) + _listed("unexpected", report.unexpected)
+    lines += _listed("of another shape", shapes)
+    classes = {given[0] for name, _, given in report.mismatched if name.startswith("head.")}
+    if classes and all(name.startswith("head.") for name, *_ in report.mismatched):
+        lines.append(
+            f"  The checkpoint's head has {classes.pop()} classes: create the model with that num_classes (and call "
+            "reset_classifier afterwards for another), or pass strict=False to load_checkpoint to keep the own head."
+        )
+    return "\n".join(lines)
+
+
+def _listed(title: str, items: Iterable[str]) -> list[str]:
+    items = list(items)
+    if not items:
+        return []
+    more = f", and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return [f"  {title} ({len(items)}): {', '.join(items[:_MAX_LISTED])}{more}"]

@@ -1,0 +1,18 @@
+"""Building blocks of the models; tokens are channels-last, (B, T, H, W, C)."""
+
+from vtfast.layers.mlp import Mlp
+from vtfast.layers.patch_embedding import PatchEmbed3d
+from vtfast.layers.patch_merging import PatchMerging
+from vtfast.layers.residual import residual_add, residual_add_norm
+from vtfast.layers.stochastic_depth import StochasticDepth
+from vtfast.layers.window_attention import WindowAttention3d
+
+__all__ = [
+    "Mlp",
+    "PatchEmbed3d",
+    "PatchMerging",
+    "StochasticDepth",
+    "WindowAttention3d",
+    "residual_add",
+    "residual_add_norm",
+]

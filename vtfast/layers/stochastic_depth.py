@@ -1,0 +1,43 @@
+"""Stochastic depth: in training, a residual branch is left out for some samples.
+
+Source: Huang et al., "Deep Networks with Stochastic Depth", 2016.
+"""
+
+from torch import Tensor, nn
+
+
+class StochasticDepth(nn.Module):
+    """Zeroes whole samples with probability `rate` and scales the others by 1 / (1 - rate); identity in evaluation.
+
+    Args:
+        rate: probability of dropping a sample, in [0, 1].
+
+    Raises:
+        ValueError: `rate` is outside [0, 1].
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f"rate must be between 0 and 1, got {rate}")
+        self.rate = rate
+
+    def forward(
+        self,
+        x: Tensor,  # [B, ...]
+    ) -> Tensor:  # [B, ...]
+        if not self.training or self.rate == 0.0:
+            return x
+        return x * self.sample_scale(x)
+
+    def sample_scale(
+        self,
+        x: Tensor,  # [B, ...]
+    ) -> Tensor:  # [B, 1, ...], 0 or 1 / (1 - rate)
+        """One random factor a sample, in the dtype of `x`."""
+        keep = 1.0 - self.rate
+        kept = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
+        return kept / keep if keep > 0.0 else kept
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"

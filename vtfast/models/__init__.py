@@ -1,0 +1,22 @@
+"""Video models, one architecture a file."""
+
+from vtfast.models.features import FeatureExtractor
+from vtfast.models.preprocessing import Preprocessing
+from vtfast.models.registry import ModelConfig, create_model, list_models, model_config, register_model
+from vtfast.models.video_swin import VideoSwin, swin3d_b, swin3d_b_ssv2, swin3d_l, swin3d_s, swin3d_t
+
+__all__ = [
+    "FeatureExtractor",
+    "ModelConfig",
+    "Preprocessing",
+    "VideoSwin",
+    "create_model",
+    "list_models",
+    "model_config",
+    "register_model",
+    "swin3d_b",
+    "swin3d_b_ssv2",
+    "swin3d_l",
+    "swin3d_s",
+    "swin3d_t",
+]
