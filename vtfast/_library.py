@@ -6,6 +6,7 @@ built, that the processor has, and that `ATEN_CPU_CAPABILITY` (torch's own varia
 back on their reference.
 """
 
+import importlib
 import os
 from pathlib import Path
 from types import ModuleType
@@ -34,10 +35,9 @@ for _schema in _SCHEMAS:
 def _import_extension() -> tuple[ModuleType | None, str | None]:
     """The extension module, or why there is none: a checkout may be used without building it."""
     try:
-        from vtfast import _C
+        return importlib.import_module("vtfast._C"), None
     except ImportError as error:
-        return None, f"vtfast was installed without its compiled extension ({error})"
-    return _C, None
+        return None, f"vtfast runs without its compiled extension ({error})"
 
 
 def _library_path(name: str) -> Path:
