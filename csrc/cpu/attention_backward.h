@@ -1,0 +1,328 @@
+// Backward pass of one head of one group. Blocks of query rows recompute their probabilities from the saved logsumexp;
+// the gradients of keys and values gather in cache over the blocks, those of the queries leave with each block.
+//
+//   P = exp(S - lse)    dP = dO V^T    dS = P (dP - delta),  delta = sum_d dO O
+//   dV = P^T dO         dK = scale dS^T Q         dQ = scale dS K         dBias = dS
+#pragma once
+
+#include "attention_head.h"
+
+namespace vtfast::cpu {
+
+// Gradients that several groups share. Each group writes its own part, and the parts are summed in a fixed order.
+template <class Acc>
+struct SharedGradients {
+  Acc* prefix;  // [B, num_heads, contributions, P, 3, head_dim], or null without prefix
+  Acc* pad;     // [num_heads, B * num_groups, 2, head_dim] of k and v, or null without padding
+
+  // Every group, and behind them the pass of the prefix over all tokens.
+  static int64_t contributions(const GridAttentionParams& p) { return p.geometry.num_groups() + 1; }
+};
+
+template <class T>
+class AttentionBackward {
+ public:
+  using Acc = AccOf<T>;
+  using Dot = FusedDot<Acc>;
+
+  static size_t scratch_bytes(const GridAttentionParams& p) {
+    const HeadLayout<Dot> head(p.head_dim);
+    const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
+    return Group::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) + HeadView<T>::scratch_bytes(p) +
+           (p.bias_table == nullptr ? 0 : 2 * BiasRuns<Acc>::scratch_bytes(p.bias)) +
+           5 * Scratch::bytes_of<Acc>(columns * head.padded) + 2 * Scratch::bytes_of<Acc>(kMaxBlockRows * columns) +
+           2 * Scratch::bytes_of<Acc>(kMaxBlockRows * head.padded) +
+           Scratch::bytes_of<Acc>(kMaxTileRows * head.padded) + Scratch::bytes_of<Acc>(head.padded);
+  }
+
+  AttentionBackward(const GridAttentionParams& p, const GridAttentionGradients& gradients,
+                    const SharedGradients<Acc>& shared, Scratch& scratch)
+      : p_(p), gradients_(gradients), shared_(shared), group_(p, scratch), scores_(p, scratch), view_(p, scratch) {
+    const int64_t padded = scores_.head().padded, columns = round_up(Group::max_columns(p), kPanel<Acc>);
+    if (p.bias_table != nullptr) {
+      bias_.emplace(p.bias, scratch);
+      bias_sums_.emplace(p.bias, scratch);
+    }
+    for (Acc** array : {&keys_, &values_, &key_rows_, &d_keys_, &d_values_}) {
+      *array = scratch.take<Acc>(columns * padded);
+    }
+    for (Acc** array : {&probabilities_, &d_scores_}) *array = scratch.take<Acc>(kMaxBlockRows * columns);
+    for (Acc** array : {&query_rows_, &d_out_rows_}) *array = scratch.take<Acc>(kMaxBlockRows * padded);
+    result_ = scratch.take<Acc>(kMaxTileRows * padded);
+    row_ = scratch.take<Acc>(padded);
+  }
+
+  // Groups [begin, end) of all clips, for one head; `d_table` is acc [R], the bias gradient of just these groups.
+  void run(int64_t head, int64_t begin, int64_t end, Acc* d_table) {
+    select_head(head);
+    if (bias_sums_) bias_sums_->clear();
+    const int64_t num_groups = p_.geometry.num_groups();
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t batch = item / num_groups, index = item % num_groups;
+      group_.gather(batch, index);
+      attend(batch, index);
+      store_columns<false>();
+      if (shared_.pad != nullptr) store_padding(item);
+    }
+    if (bias_sums_) bias_sums_->fold(d_table);
+  }
+
+  // The prefix against all tokens; adds to what the groups have written.
+  void run_global(int64_t batch, int64_t head) {
+    select_head(head);
+    group_.gather_global(batch);
+    attend(batch, p_.geometry.num_groups());
+    store_columns<true>();
+  }
+
+ private:
+  static constexpr int kBlockTiles = 4;
+  static constexpr int kMaxBlockRows = kBlockTiles * kMaxTileRows;
+
+  void select_head(int64_t head) {
+    if (bias_ && head != head_) {
+      bias_->expand(static_cast<const Acc*>(p_.bias_table), p_.num_heads, head, Acc(kLog2E));
+    }
+    head_ = head;
+  }
+
+  void attend(int64_t batch, int64_t contribution) {
+    const int64_t padded = scores_.head().padded;
+    batch_ = batch;
+    contribution_ = contribution;
+    view_.select(batch, head_);
+    scores_.begin_group(group_, bias_.has_value());
+    scores_.pack_keys(view_, 1, keys_);
+    scores_.pack_keys(view_, 2, values_);
+    for (int64_t c = 0; c < group_.num_columns; ++c) {
+      load_row(view_.row(group_.column_token[c], 1), p_.head_dim, padded, Acc(1), key_rows_ + c * padded);
+    }
+    for (Acc* sums : {d_keys_, d_values_}) std::fill_n(sums, scores_.columns() * padded, Acc(0));
+    if (group_.num_prefix_rows == 0) clear_prefix({0});
+    if (group_.num_rows == 0) return;
+    with_tile_rows(tile_rows(group_.num_rows), [&]<int kRows>() {
+      constexpr int kBlock = kBlockTiles * kRows;
+      for (int64_t row = 0; row < group_.num_rows; row += kBlock) attend_block<kRows>(row);
+    });
+  }
+
+  template <int kRows>
+  void attend_block(int64_t first_row) {
+    const int64_t rows = std::min<int64_t>(group_.num_rows - first_row, kBlockTiles * kRows);
+    for (int64_t row = 0; row < rows; row += kRows) attend_tile<kRows>(first_row, row);
+    accumulate_columns(probabilities_, d_out_rows_, rows, kBlockTiles * kRows, d_values_);
+    accumulate_columns(d_scores_, query_rows_, rows, kBlockTiles * kRows, d_keys_);
+  }
+
+  // Tile at row `offset` of the block at `first_row`.
+  template <int kRows>
+  __attribute__((noinline)) void attend_tile(int64_t first_row, int64_t offset) {
+    constexpr int64_t kPanelStride = kBlockTiles * kRows * kPanel<Acc>;
+    const int64_t padded = scores_.head().padded, tile_row = first_row + offset;
+    const auto clamped = [&](int64_t m) { return std::min(tile_row + m, group_.num_rows - 1); };
+    Acc* queries = query_rows_ + offset * padded;
+    Acc* d_outs = d_out_rows_ + offset * padded;
+    Acc* p = probabilities_ + offset * kPanel<Acc>;
+    Acc* d_scores = d_scores_ + offset * kPanel<Acc>;
+
+    Acc minus_delta[kRows];
+    for (int m = 0; m < kRows; ++m) {
+      minus_delta[m] = load_query(clamped(m), queries + m * padded, d_outs + m * padded);
+      const bool prefix = group_.is_prefix_row(clamped(m));
+      scores_.set_bias(m, bias_ && !prefix ? &*bias_ : nullptr, prefix ? 0 : group_.row_slot[clamped(m)]);
+    }
+    const auto row_of = [&](const Acc* rows) {
+      return [=](int64_t m) { return rows + std::min<int64_t>(m, kRows - 1) * padded; };
+    };
+    scores_.template compute<kRows>(scores_.pack_rows(row_of(queries), Acc(1)), keys_, p, kPanelStride);
+    for (int m = 0; m < kRows; ++m) {
+      recover_probabilities({p + m * kPanel<Acc>, kPanelStride, scores_.columns()}, clamped(m));
+    }
+    differentiate_scores<kRows>(scores_.pack_rows(row_of(d_outs), Acc(1)), minus_delta, p, d_scores);
+    for (int m = 0; m < kRows && tile_row + m < group_.num_rows; ++m) {
+      const ScoreRow<Acc> row{d_scores + m * kPanel<Acc>, kPanelStride, scores_.columns()};
+      if (group_.is_prefix_row(tile_row + m)) {
+        subtract_delta(row, p - d_scores);
+      } else if (bias_sums_) {
+        add_bias_gradient(row, bias_sums_->row(group_.row_slot[tile_row + m]));
+      }
+    }
+    store_queries<kRows>(tile_row, d_scores, kPanelStride);
+  }
+
+  // Loads q and dO of a row and returns -delta; that of a prefix row is found later, its result is an average.
+  Acc load_query(int64_t row, Acc* query, Acc* d_out) {
+    const int64_t padded = scores_.head().padded, token = group_.token_of_row(row);
+    load_row(view_.row(token, 0), p_.head_dim, padded, static_cast<Acc>(p_.scale * kLog2E), query);
+    const bool prefix = group_.is_prefix_row(row);
+    const Acc share = prefix ? Acc(1) / p_.num_passes() : Acc(1);
+    load_row(static_cast<const T*>(gradients_.grad_out) + view_.out(token), p_.head_dim, padded, share, d_out);
+    if (prefix) return 0;
+    load_row(static_cast<const T*>(p_.out) + view_.out(token), p_.head_dim, padded, Acc(1), row_);
+    Vector<Acc> sum{};
+    for (int64_t d = 0; d < padded; d += kLanes<Acc>) sum += load(d_out + d) * load(row_ + d);
+    return -reduce_add<Acc>(sum);
+  }
+
+  void recover_probabilities(const ScoreRow<Acc>& scores, int64_t row) {
+    const int64_t token = group_.token_of_row(row);
+    if (group_.is_prefix_row(row)) {
+      if (group_.masked) mask_row(scores, group_.column_open, Group::kOpen);
+      const int64_t pass = p_.prefix_queries == PrefixQueries::kGlobal ? 0 : contribution_;
+      probabilities_row(scores, static_cast<const Acc*>(p_.prefix_lse)[view_.prefix(pass, token)]);
+    } else {
+      if (group_.masked) mask_row(scores, group_.column_region, group_.column_region[group_.row_slot[row]]);
+      probabilities_row(scores, static_cast<const Acc*>(p_.lse)[view_.lse(token)]);
+    }
+  }
+
+  // d_scores = p (dO V^T - delta)
+  template <int kRows>
+  VTFAST_INLINE void differentiate_scores(const Acc* d_outs, const Acc* minus_delta, const Acc* p, Acc* d_scores) {
+    constexpr int64_t kPanelStride = kBlockTiles * kRows * kPanel<Acc>;
+    const Acc* values = values_;
+    for (int64_t column = 0; column < scores_.columns(); column += kPanel<Acc>) {
+      scores_.template product<kRows>(
+          d_outs, values, scores_.columns() - column, [&](int m, int) { return broadcast(minus_delta[m]); },
+          [&](int m, int c, Vector<Acc> sum) {
+            store(d_scores + m * kPanel<Acc> + c, sum * load(p + m * kPanel<Acc> + c));
+          });
+      values += scores_.panel_words();
+      p += kPanelStride;
+      d_scores += kPanelStride;
+    }
+  }
+
+  // For rows differentiated with delta = 0: delta = sum_j P dP, taken off P times over.
+  void subtract_delta(const ScoreRow<Acc>& d_scores, int64_t to_probabilities) {
+    Vector<Acc> sum{};
+    d_scores.for_each_vector([&](const Acc* d, int64_t) { sum += load(d); });
+    const Vector<Acc> delta = broadcast(reduce_add<Acc>(sum));
+    d_scores.for_each_vector([&](Acc* d, int64_t) { store(d, load(d) - delta * load(d + to_probabilities)); });
+  }
+
+  void add_bias_gradient(const ScoreRow<Acc>& d_scores, Acc* sums) {
+    d_scores.for_each_vector([&](const Acc* d, int64_t column) {
+      if (column + kLanes<Acc> <= group_.num_slots) {
+        store(sums + column, load(sums + column) + load(d));
+      } else {
+        for (int64_t c = column; c < group_.num_slots; ++c) sums[c] += d[c - column];
+      }
+    });
+  }
+
+  // d_q = scale d_scores K
+  template <int kRows>
+  VTFAST_INLINE void store_queries(int64_t tile_row, const Acc* d_scores, int64_t panel_stride) {
+    const int64_t padded = scores_.head().padded;
+    const Acc scale = static_cast<Acc>(p_.scale);
+    multiply_panels<Dot, kRows>(d_scores, panel_stride, group_.num_columns, key_rows_, padded,
+                                [&](int m, int64_t d, Vector<Acc> sum) { store(result_ + m * padded + d, sum); });
+    for (int m = 0; m < kRows && tile_row + m < group_.num_rows; ++m) {
+      const int64_t row = tile_row + m;
+      if (group_.is_prefix_row(row)) {
+        store_row(result_ + m * padded, p_.head_dim, scale, shared_prefix(group_.prefix_of_row(row), 0));
+      } else {
+        T* target = static_cast<T*>(gradients_.d_qkv) + view_.packed(group_.token_of_row(row), 0);
+        store_row(result_ + m * padded, p_.head_dim, scale, target);
+      }
+    }
+  }
+
+  // sums[column] += sum over `depth` rows of panels[row][column] rows[row]
+  void accumulate_columns(const Acc* panels, const Acc* rows, int64_t depth, int64_t block_rows, Acc* sums) {
+    const int64_t padded = scores_.head().padded;
+    for (int64_t column = 0; column < group_.num_columns; column += kColumnTileRows) {
+      const Acc* p = panels + column / kPanel<Acc> * block_rows * kPanel<Acc> + column % kPanel<Acc>;
+      const auto accumulate = [&]<int kVectors>(int64_t d) {
+        Acc* target = sums + column * padded + d;
+        Tile<Dot, kColumnTileRows, kVectors> tile;
+        tile.fill([&](int m, int c) { return load(target + m * padded + c); });
+        tile.template multiply_add<1, kPanel<Acc>>(p, rows + d, padded, depth);
+        tile.drain([&](int m, int c, Vector<Acc> sum) { store(target + m * padded + c, sum); });
+      };
+      int64_t d = 0;
+      for (; d + kPanel<Acc> <= padded; d += kPanel<Acc>) accumulate.template operator()<2>(d);
+      if (d < padded) accumulate.template operator()<1>(d);
+    }
+  }
+
+  // Gradients of k and v of every token of the group; q was scaled by log2(e), which leaves again here.
+  template <bool kAdd>
+  void store_columns() {
+    const int64_t padded = scores_.head().padded;
+    for (int which : {1, 2}) {
+      const Acc* sums = which == 1 ? d_keys_ : d_values_;
+      const Acc factor = which == 1 ? Acc(kLn2) : Acc(1);
+      for (int64_t c = 0; c < group_.num_columns; ++c) {
+        const int64_t token = group_.column_token[c];
+        if (token == Group::kPadding) continue;
+        if (token < p_.geometry.num_prefix) {
+          store_row(sums + c * padded, p_.head_dim, factor, shared_prefix(token, which));
+          continue;
+        }
+        T* target = static_cast<T*>(gradients_.d_qkv) + view_.packed(token, which);
+        if constexpr (kAdd) {
+          load_row(target, p_.head_dim, padded, Acc(1), row_);
+          for (int64_t d = 0; d < padded; ++d) row_[d] += factor * sums[c * padded + d];
+          store_row(row_, p_.head_dim, Acc(1), target);
+        } else {
+          store_row(sums + c * padded, p_.head_dim, factor, target);
+        }
+      }
+    }
+    if (!p_.prefix_keys && !kAdd) clear_prefix({1, 2});
+  }
+
+  // Gradient of the padding's k and v from group `item`.
+  void store_padding(int64_t item) {
+    const int64_t padded = scores_.head().padded, items = p_.batch * p_.geometry.num_groups();
+    Acc* target = shared_.pad + (head_ * items + item) * 2 * p_.head_dim;
+    for (const Acc* sums : {d_keys_, d_values_}) {
+      std::fill_n(row_, padded, Acc(0));
+      for (int64_t c = 0; c < group_.num_slots; ++c) {
+        if (group_.column_token[c] != Group::kPadding) continue;
+        for (int64_t d = 0; d < padded; ++d) row_[d] += sums[c * padded + d];
+      }
+      store_row(row_, p_.head_dim, sums == d_keys_ ? Acc(kLn2) : Acc(1), target);
+      target += p_.head_dim;
+    }
+  }
+
+  // Gradient of q, k or v (`which`) of a prefix token from this pass.
+  Acc* shared_prefix(int64_t token, int which) {
+    const int64_t part = (batch_ * p_.num_heads + head_) * SharedGradients<Acc>::contributions(p_) + contribution_;
+    return shared_.prefix + ((part * p_.geometry.num_prefix + token) * 3 + which) * p_.head_dim;
+  }
+
+  void clear_prefix(std::initializer_list<int> parts) {
+    for (int64_t token = 0; token < p_.geometry.num_prefix; ++token) {
+      for (int which : parts) std::fill_n(shared_prefix(token, which), p_.head_dim, Acc(0));
+    }
+  }
+
+  const GridAttentionParams& p_;
+  const GridAttentionGradients& gradients_;
+  const SharedGradients<Acc>& shared_;
+  Group group_;
+  Scores<Dot> scores_;
+  HeadView<T> view_;
+  std::optional<BiasRuns<Acc>> bias_;
+  std::optional<BiasRuns<Acc>> bias_sums_;
+  Acc* keys_;           // [panels, head_dim, kPanel]
+  Acc* values_;         // [panels, head_dim, kPanel]
+  Acc* key_rows_;       // [columns, padded]
+  Acc* d_keys_;         // [columns, padded]
+  Acc* d_values_;       // [columns, padded]
+  Acc* probabilities_;  // [panels, block rows, kPanel]
+  Acc* d_scores_;       // [panels, block rows, kPanel]
+  Acc* query_rows_;     // [block rows, padded], times scale and log2(e)
+  Acc* d_out_rows_;     // [block rows, padded]
+  Acc* result_;         // [tile rows, padded]
+  Acc* row_;            // [padded]
+  int64_t batch_ = 0;
+  int64_t contribution_ = 0;
+  int64_t head_ = -1;
+};
+
+}  // namespace vtfast::cpu

@@ -1,0 +1,82 @@
+#include "attention_forward.h"
+#include "grid_attention.h"
+#include "parallel.h"
+
+namespace vtfast::cpu {
+namespace {
+
+// Writes the prefix's mean over its passes: acc [B, num_passes, num_heads, P, head_dim] -> out.
+template <class T>
+void average_prefix(const GridAttentionParams& p, const AccOf<T>* passes) {
+  using Acc = AccOf<T>;
+  const int64_t prefix_size = p.geometry.num_prefix * p.head_dim, num_passes = p.num_passes();
+  parallel_for(p.batch * p.num_heads, [&](int64_t begin, int64_t end) {
+    Scratch& scratch = Scratch::of_this_thread();
+    scratch.reserve(Scratch::bytes_of<Acc>(prefix_size) + HeadView<T>::scratch_bytes(p));
+    Acc* sum = scratch.take<Acc>(prefix_size);
+    HeadView<T> view(p, scratch);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t batch = item / p.num_heads, head = item % p.num_heads;
+      view.select(batch, head);
+      std::fill_n(sum, prefix_size, Acc(0));
+      for (int64_t pass = 0; pass < num_passes; ++pass) {
+        const Acc* part = passes + view.prefix(pass, 0) * p.head_dim;
+        for (int64_t i = 0; i < prefix_size; ++i) sum[i] += part[i];
+      }
+      for (int64_t token = 0; token < p.geometry.num_prefix; ++token) {
+        store_row(sum + token * p.head_dim, p.head_dim, Acc(1) / num_passes, static_cast<T*>(p.out) + view.out(token));
+      }
+    }
+  });
+}
+
+template <class Dot, class T>
+void run(const GridAttentionParams& p, void* workspace) {
+  using Acc = typename Dot::Acc;
+  auto* prefix_out = static_cast<Acc*>(workspace);
+  const int64_t groups = p.geometry.num_groups(), items = p.batch * groups;
+  const auto with_engine = [&](int64_t begin, int64_t end, auto body) {
+    Scratch& scratch = Scratch::of_this_thread();
+    scratch.reserve(AttentionForward<Dot, T>::scratch_bytes(p));
+    AttentionForward<Dot, T> engine(p, prefix_out, scratch);
+    for (int64_t i = begin; i < end; ++i) body(engine, i);
+  };
+  parallel_for(items * p.num_heads, [&](int64_t begin, int64_t end) {
+    with_engine(begin, end, [&](AttentionForward<Dot, T>& engine, int64_t i) {
+      // A head's bias is laid out once for all groups; without one, a group's tokens are listed once for all heads.
+      const int64_t head = p.bias_table != nullptr ? i / items : i % p.num_heads;
+      const int64_t item = p.bias_table != nullptr ? i % items : i / p.num_heads;
+      engine.run(item / groups, item % groups, head);
+    });
+  });
+  if (!p.prefix_attends()) return;
+  if (p.prefix_queries == PrefixQueries::kGlobal) {
+    parallel_for(p.batch * p.num_heads, [&](int64_t begin, int64_t end) {
+      with_engine(begin, end, [&](AttentionForward<Dot, T>& engine, int64_t i) {
+        engine.run_global(i / p.num_heads, i % p.num_heads);
+      });
+    });
+  }
+  average_prefix<T>(p, prefix_out);
+}
+
+}  // namespace
+
+int64_t forward_workspace_size(const GridAttentionParams& p) {
+  return p.batch * p.num_passes() * p.geometry.num_prefix * p.channels();
+}
+
+void grid_attention_forward(const GridAttentionParams& p, void* workspace) {
+  switch (p.data_type) {
+    case DataType::kFloat32: return run<FusedDot<float>, float>(p, workspace);
+#ifdef __AVX512BF16__
+    case DataType::kBFloat16: return run<BFloat16Dot, BFloat16>(p, workspace);
+#else
+    case DataType::kBFloat16: return run<FusedDot<float>, BFloat16>(p, workspace);
+#endif
+    case DataType::kFloat16: return run<FusedDot<float>, Float16>(p, workspace);
+    case DataType::kFloat64: return run<FusedDot<double>, double>(p, workspace);
+  }
+}
+
+}  // namespace vtfast::cpu

@@ -1,0 +1,237 @@
+// Vectors of the widest kind this file is compiled for, on the compiler's vector extensions: one source for AVX2 and
+// AVX-512. Only what has no portable spelling (half, bfloat16 products) is an intrinsic.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#define VTFAST_INLINE inline __attribute__((always_inline))
+
+namespace vtfast::cpu {
+
+#ifdef __AVX512F__
+inline constexpr int kVectorBytes = 64;
+#else
+inline constexpr int kVectorBytes = 32;
+#endif
+
+// 16-bit storage types; arithmetic happens in float.
+enum class BFloat16 : uint16_t {};
+enum class Float16 : uint16_t {};
+
+template <class T>
+inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
+
+namespace detail {
+template <class T, int kLaneCount>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kLaneCount * sizeof(T))));
+};
+}  // namespace detail
+
+template <class T, int kLaneCount = kLanes<T>>
+using Vector = typename detail::VectorOf<T, kLaneCount>::type;
+
+// The integer as wide as T, for masks and bit patterns.
+template <class T>
+using BitsOf = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+
+template <class T>
+VTFAST_INLINE Vector<T> load(const T* source) {
+  Vector<T> vector;
+  std::memcpy(&vector, source, sizeof(vector));
+  return vector;
+}
+
+template <class T>
+VTFAST_INLINE void store(T* target, Vector<T> vector) {
+  std::memcpy(target, &vector, sizeof(vector));
+}
+
+template <class T>
+VTFAST_INLINE Vector<T> broadcast(T value) {
+  return [value]<int... kLane>(std::integer_sequence<int, kLane...>) {
+    return Vector<T>{((void)kLane, value)...};
+  }(std::make_integer_sequence<int, kLanes<T>>());
+}
+
+template <class To, class From>
+VTFAST_INLINE To bit_cast(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To result;
+  std::memcpy(&result, &value, sizeof(result));
+  return result;
+}
+
+template <class V>
+VTFAST_INLINE V maximum(V a, V b) {
+  return a > b ? a : b;
+}
+
+template <int kDistance, class T, int... kLane>
+VTFAST_INLINE Vector<T> swap_lanes(Vector<T> v, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(v, v, (kLane ^ kDistance)...);
+}
+
+// Folds the lanes of a vector in a fixed, tree-shaped order.
+template <class T, int kDistance = kLanes<T> / 2, class Combine>
+VTFAST_INLINE T reduce(Vector<T> v, Combine combine) {
+  if constexpr (kDistance == 0) {
+    return v[0];
+  } else {
+    const Vector<T> swapped = swap_lanes<kDistance, T>(v, std::make_integer_sequence<int, kLanes<T>>());
+    return reduce<T, kDistance / 2>(combine(v, swapped), combine);
+  }
+}
+
+template <class T>
+VTFAST_INLINE T reduce_add(Vector<T> v) {
+  return reduce<T>(v, [](Vector<T> a, Vector<T> b) { return a + b; });
+}
+
+template <class T>
+VTFAST_INLINE T reduce_max(Vector<T> v) {
+  return reduce<T>(v, [](Vector<T> a, Vector<T> b) { return maximum(a, b); });
+}
+
+// Minimax polynomial of 2^x on [-0.5, 0.5] through (0, 1), by powers of x; relative error below 1.1e-7.
+inline constexpr float kExp2[] = {1.0f, 0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b752p-5f, 0x1.3cea88p-7f, 0x1.5bba12p-10f};
+
+// 2^x for x up to about 0, to float rounding; exactly 0 below 2^-126 and for minus infinity.
+VTFAST_INLINE Vector<float> exp2(Vector<float> x) {
+  using V = Vector<float>;
+  // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the sum.
+  const V shifter = broadcast(12582912.0f);
+  const V rounded = x + shifter;
+  const V r = x - (rounded - shifter);  // in [-0.5, 0.5]
+  V p = broadcast(kExp2[5]);
+  for (int i = 4; i >= 0; --i) p = p * r + broadcast(kExp2[i]);
+  const auto exponent = bit_cast<Vector<int32_t>>(rounded) << 23;
+  const V result = bit_cast<V>(bit_cast<Vector<int32_t>>(p) + exponent);
+  return x < broadcast(-126.0f) ? V{} : result;
+}
+
+VTFAST_INLINE Vector<double> exp2(Vector<double> x) {
+  for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = std::exp2(x[lane]);
+  return x;
+}
+
+// Conversions between what lies in memory and what is computed with.
+
+VTFAST_INLINE Vector<float> load_as_acc(const float* source) { return load(source); }
+VTFAST_INLINE Vector<double> load_as_acc(const double* source) { return load(source); }
+
+VTFAST_INLINE Vector<float> load_as_acc(const BFloat16* source) {
+  Vector<uint16_t, kLanes<float>> half;
+  std::memcpy(&half, source, sizeof(half));
+  return bit_cast<Vector<float>>(__builtin_convertvector(half, Vector<uint32_t>) << 16);
+}
+
+VTFAST_INLINE Vector<float> load_as_acc(const Float16* source) {
+#ifdef __AVX512F__
+  // The unmasked forms of these intrinsics draw false warnings of uninitialised values from GCC 12.
+  return bit_cast<Vector<float>>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
+#else
+  return bit_cast<Vector<float>>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
+#endif
+}
+
+VTFAST_INLINE void store_from_acc(float* target, Vector<float> v) { store(target, v); }
+VTFAST_INLINE void store_from_acc(double* target, Vector<double> v) { store(target, v); }
+
+VTFAST_INLINE void store_from_acc(BFloat16* target, Vector<float> v) {
+#ifdef __AVX512BF16__
+  const auto rounded = _mm512_cvtneps_pbh(bit_cast<__m512>(v));
+#else
+  // Round to nearest even; a NaN stays one although its low bits are dropped.
+  using Words = Vector<uint32_t>;
+  const auto bits = bit_cast<Words>(v);
+  const Words even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const auto rounded = __builtin_convertvector(v == v ? even : (bits >> 16 | 0x40), Vector<uint16_t, kLanes<float>>);
+#endif
+  std::memcpy(target, &rounded, sizeof(rounded));
+}
+
+VTFAST_INLINE void store_from_acc(Float16* target, Vector<float> v) {
+#ifdef __AVX512F__
+  const __m256i rounded = _mm512_maskz_cvtps_ph(0xffff, bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  const __m128i rounded = _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT);
+#endif
+  std::memcpy(target, &rounded, sizeof(rounded));
+}
+
+template <class T>
+using AccOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// A vector whose tail, from lane `count`, is zero.
+template <class T>
+VTFAST_INLINE Vector<AccOf<T>> load_partial_as_acc(const T* source, int64_t count) {
+  T lanes[kLanes<AccOf<T>>] = {};
+  std::memcpy(lanes, source, count * sizeof(T));
+  return load_as_acc(lanes);
+}
+
+template <class T>
+VTFAST_INLINE void store_partial_from_acc(T* target, Vector<AccOf<T>> v, int64_t count) {
+  T lanes[kLanes<AccOf<T>>];
+  store_from_acc(lanes, v);
+  std::memcpy(target, lanes, count * sizeof(T));
+}
+
+// target[0:padded] = scale * source[0:size], then zeros; `padded` is a whole number of vectors.
+template <class T>
+VTFAST_INLINE void load_row(const T* source, int64_t size, int64_t padded, AccOf<T> scale, AccOf<T>* target) {
+  using Acc = AccOf<T>;
+  const Vector<Acc> factor = broadcast(scale);
+  int64_t i = 0;
+  for (; i + kLanes<Acc> <= size; i += kLanes<Acc>) store(target + i, load_as_acc(source + i) * factor);
+  if (i < padded) store(target + i, load_partial_as_acc(source + i, size - i) * factor);
+}
+
+// target[0:size] = scale * source[0:size]
+template <class T>
+VTFAST_INLINE void store_row(const AccOf<T>* source, int64_t size, AccOf<T> scale, T* target) {
+  using Acc = AccOf<T>;
+  const Vector<Acc> factor = broadcast(scale);
+  int64_t i = 0;
+  for (; i + kLanes<Acc> <= size; i += kLanes<Acc>) store_from_acc(target + i, load(source + i) * factor);
+  if (i < size) store_partial_from_acc(target + i, load(source + i) * factor, size - i);
+}
+
+template <class T, int... kLane>
+VTFAST_INLINE void interleave(Vector<T> a, Vector<T> b, Vector<T>& low, Vector<T>& high,
+                              std::integer_sequence<int, kLane...>) {
+  constexpr int n = kLanes<T>;
+  low = __builtin_shufflevector(a, b, (kLane / 2 + kLane % 2 * n)...);
+  high = __builtin_shufflevector(a, b, (n / 2 + kLane / 2 + kLane % 2 * n)...);
+}
+
+// Transposes a square of kLanes<T> rows: log2 rounds of perfect shuffles.
+template <class T>
+VTFAST_INLINE void transpose(const T* source, int64_t source_stride, T* target, int64_t target_stride) {
+  constexpr int n = kLanes<T>;
+  Vector<T> rows[n], shuffled[n];
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) rows[i] = load(source + i * source_stride);
+#pragma GCC unroll 4
+  for (int round = 1; round < n; round *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < n / 2; ++i) {
+      interleave<T>(rows[i], rows[i + n / 2], shuffled[2 * i], shuffled[2 * i + 1],
+                    std::make_integer_sequence<int, n>());
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) rows[i] = shuffled[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) store(target + i * target_stride, rows[i]);
+}
+
+}  // namespace vtfast::cpu

@@ -1,0 +1,46 @@
+"""Checks and normal forms of the arguments that several operations share."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Triple = tuple[int, int, int]
+
+FLOAT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def triple(value: int | Sequence[int], name: str, minimum: int) -> Triple:
+    """An int or a (T, H, W) triple of ints, each at least `minimum`, as a triple."""
+    wanted = f"{name} must be an int or three ints (T, H, W), each at least {minimum}"
+    values = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,) * 3
+    if len(values) != 3 or not all(isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool) for v in values):
+        raise TypeError(f"{wanted}, got {value!r}")
+    if any(v < minimum for v in values):
+        raise ValueError(f"{wanted}, got {value!r}")
+    return values[0], values[1], values[2]
+
+
+def check_float_tensor(tensor: Tensor, name: str) -> None:
+    """Raises TypeError unless `tensor` is a dense tensor of a floating type that the kernels know."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in FLOAT_TYPES:
+        wanted = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_TYPES)
+        raise TypeError(f"{name} must be one of {wanted}, got {str(tensor.dtype).removeprefix('torch.')}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+
+
+def check_same_device(tensor: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    """Raises ValueError unless both tensors live on one device."""
+    if tensor.device != other.device:
+        raise ValueError(f"{name} must be on the device of {other_name}, {other.device}, got {tensor.device}")
+
+
+def autocast(tensor: Tensor) -> Tensor:
+    """`tensor` in the dtype that the user's autocast asks for, as scaled_dot_product_attention does it."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return tensor.to(torch.get_autocast_dtype(device))
+    return tensor

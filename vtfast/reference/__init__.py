@@ -1,0 +1,5 @@
+"""The specification of every operation in plain PyTorch: short, differentiable, for any device and dtype."""
+
+from vtfast.reference.grid_attention import grid_attention, relative_position_bias
+
+__all__ = ["grid_attention", "relative_position_bias"]
