@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 if a video failed or a comparison was out of tolerance, 2 if the request cannot be
         carried out, 130 if it was interrupted.
     """
-    args = _parser().parse_args(argv)
+    args = _parse(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -41,6 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
     return status
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    # argparse takes a list of positional arguments only in one piece: `run a.mp4 --top 3 b.mp4` leaves b.mp4 over.
+    if rest and (not hasattr(args, "clips") or any(argument.startswith("-") for argument in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.clips.extend(rest)
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import pickle
 import sys
 from pathlib import Path
 
@@ -124,8 +123,7 @@ def load_model(args: argparse.Namespace, num_classes: int | None = None) -> Load
     torch.manual_seed(0)
     with as_user_error(ValueError):
         published = model_config(args.model).preprocessing
-    # What a damaged or foreign checkpoint makes torch raise is as varied as the damage.
-    with as_user_error(ValueError, TypeError, RuntimeError, OSError, EOFError, ImportError, pickle.UnpicklingError):
+    with as_user_error(ValueError, TypeError, RuntimeError, OSError, ImportError):
         module = create_model(args.model, num_classes=args.num_classes or num_classes, checkpoint=args.checkpoint)
     device, dtype = torch.device(args.device), _DTYPES[args.dtype]
     module = module.eval().to(device, dtype)
