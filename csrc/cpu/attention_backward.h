@@ -28,7 +28,7 @@ class AttentionBackward {
   static size_t scratch_bytes(const GridAttentionParams& p) {
     const HeadLayout<Dot> head(p.head_dim);
     const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
-    return Group::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) + HeadView<T>::scratch_bytes(p) +
+    return GroupPair<T>::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) +
            (p.bias_table == nullptr ? 0 : 2 * BiasRuns<Acc>::scratch_bytes(p.bias)) +
            5 * Scratch::bytes_of<Acc>(columns * head.padded) + 2 * Scratch::bytes_of<Acc>(kMaxBlockRows * columns) +
            2 * Scratch::bytes_of<Acc>(kMaxBlockRows * head.padded) +
@@ -37,7 +37,7 @@ class AttentionBackward {
 
   AttentionBackward(const GridAttentionParams& p, const GridAttentionGradients& gradients,
                     const SharedGradients<Acc>& shared, Scratch& scratch)
-      : p_(p), gradients_(gradients), shared_(shared), group_(p, scratch), scores_(p, scratch), view_(p, scratch) {
+      : p_(p), gradients_(gradients), shared_(shared), groups_(p, scratch), scores_(p, scratch) {
     const int64_t padded = scores_.head().padded, columns = round_up(Group::max_columns(p), kPanel<Acc>);
     if (p.bias_table != nullptr) {
       bias_.emplace(p.bias, scratch);
@@ -58,9 +58,9 @@ class AttentionBackward {
     if (bias_sums_) bias_sums_->clear();
     const int64_t num_groups = p_.geometry.num_groups();
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t batch = item / num_groups, index = item % num_groups;
-      group_.gather(batch, index);
-      attend(batch, index);
+      const auto task = [&](int64_t i) { return GroupTask{i / num_groups, i % num_groups, head}; };
+      groups_.advance(task(item), task(std::min(item + 1, end - 1)));
+      attend(item / num_groups, item % num_groups);
       store_columns<false>();
       if (shared_.pad != nullptr) store_padding(item);
     }
@@ -70,12 +70,15 @@ class AttentionBackward {
   // The prefix against all tokens; adds to what the groups have written.
   void run_global(int64_t batch, int64_t head) {
     select_head(head);
-    group_.gather_global(batch);
+    groups_.advance_global(batch, head);
     attend(batch, p_.geometry.num_groups());
     store_columns<true>();
   }
 
  private:
+  const Group& group() const { return groups_.group(); }
+  const HeadView<T>& view() const { return groups_.view(); }
+
   static constexpr int kBlockTiles = 4;
   static constexpr int kMaxBlockRows = kBlockTiles * kMaxTileRows;
 
@@ -90,25 +93,24 @@ class AttentionBackward {
     const int64_t padded = scores_.head().padded;
     batch_ = batch;
     contribution_ = contribution;
-    view_.select(batch, head_);
-    scores_.begin_group(group_, bias_.has_value());
-    scores_.pack_keys(view_, 1, keys_);
-    scores_.pack_keys(view_, 2, values_);
-    for (int64_t c = 0; c < group_.num_columns; ++c) {
-      load_row(view_.row(group_.column_token[c], 1), p_.head_dim, padded, Acc(1), key_rows_ + c * padded);
+    scores_.begin_group(group(), bias_.has_value());
+    scores_.pack_keys(view(), 1, keys_);
+    scores_.pack_keys(view(), 2, values_);
+    for (int64_t c = 0; c < group().num_columns; ++c) {
+      load_row(view().row(group().column_token[c], 1), p_.head_dim, padded, Acc(1), key_rows_ + c * padded);
     }
     for (Acc* sums : {d_keys_, d_values_}) std::fill_n(sums, scores_.columns() * padded, Acc(0));
-    if (group_.num_prefix_rows == 0) clear_prefix({0});
-    if (group_.num_rows == 0) return;
-    with_tile_rows(tile_rows(group_.num_rows), [&]<int kRows>() {
+    if (group().num_prefix_rows == 0) clear_prefix({0});
+    if (group().num_rows == 0) return;
+    with_tile_rows(tile_rows(group().num_rows), [&]<int kRows>() {
       constexpr int kBlock = kBlockTiles * kRows;
-      for (int64_t row = 0; row < group_.num_rows; row += kBlock) attend_block<kRows>(row);
+      for (int64_t row = 0; row < group().num_rows; row += kBlock) attend_block<kRows>(row);
     });
   }
 
   template <int kRows>
   void attend_block(int64_t first_row) {
-    const int64_t rows = std::min<int64_t>(group_.num_rows - first_row, kBlockTiles * kRows);
+    const int64_t rows = std::min<int64_t>(group().num_rows - first_row, kBlockTiles * kRows);
     for (int64_t row = 0; row < rows; row += kRows) attend_tile<kRows>(first_row, row);
     accumulate_columns(probabilities_, d_out_rows_, rows, kBlockTiles * kRows, d_values_);
     accumulate_columns(d_scores_, query_rows_, rows, kBlockTiles * kRows, d_keys_);
@@ -119,7 +121,7 @@ class AttentionBackward {
   __attribute__((noinline)) void attend_tile(int64_t first_row, int64_t offset) {
     constexpr int64_t kPanelStride = kBlockTiles * kRows * kPanel<Acc>;
     const int64_t padded = scores_.head().padded, tile_row = first_row + offset;
-    const auto clamped = [&](int64_t m) { return std::min(tile_row + m, group_.num_rows - 1); };
+    const auto clamped = [&](int64_t m) { return std::min(tile_row + m, group().num_rows - 1); };
     Acc* queries = query_rows_ + offset * padded;
     Acc* d_outs = d_out_rows_ + offset * padded;
     Acc* p = probabilities_ + offset * kPanel<Acc>;
@@ -128,23 +130,31 @@ class AttentionBackward {
     Acc minus_delta[kRows];
     for (int m = 0; m < kRows; ++m) {
       minus_delta[m] = load_query(clamped(m), queries + m * padded, d_outs + m * padded);
-      const bool prefix = group_.is_prefix_row(clamped(m));
-      scores_.set_bias(m, bias_ && !prefix ? &*bias_ : nullptr, prefix ? 0 : group_.row_slot[clamped(m)]);
+      const bool prefix = group().is_prefix_row(clamped(m));
+      scores_.set_bias(m, bias_ && !prefix ? &*bias_ : nullptr, prefix ? 0 : group().row_slot[clamped(m)]);
     }
+    const auto fetch = [this] {
+      groups_.fetch([this](int64_t token, const HeadView<T>& next) {
+        if (token < p_.geometry.num_prefix) return;
+        groups_.fetch_row(static_cast<const T*>(p_.out) + next.out(token));
+        groups_.fetch_row(static_cast<const T*>(gradients_.grad_out) + next.out(token));
+      });
+    };
     const auto row_of = [&](const Acc* rows) {
       return [=](int64_t m) { return rows + std::min<int64_t>(m, kRows - 1) * padded; };
     };
-    scores_.template compute<kRows>(scores_.pack_rows(row_of(queries), Acc(1)), keys_, p, kPanelStride);
+    scores_.template compute<kRows>(scores_.pack_rows(row_of(queries), Acc(1)), keys_, p, kPanelStride, fetch);
     for (int m = 0; m < kRows; ++m) {
       recover_probabilities({p + m * kPanel<Acc>, kPanelStride, scores_.columns()}, clamped(m));
+      fetch();
     }
     differentiate_scores<kRows>(scores_.pack_rows(row_of(d_outs), Acc(1)), minus_delta, p, d_scores);
-    for (int m = 0; m < kRows && tile_row + m < group_.num_rows; ++m) {
+    for (int m = 0; m < kRows && tile_row + m < group().num_rows; ++m) {
       const ScoreRow<Acc> row{d_scores + m * kPanel<Acc>, kPanelStride, scores_.columns()};
-      if (group_.is_prefix_row(tile_row + m)) {
+      if (group().is_prefix_row(tile_row + m)) {
         subtract_delta(row, p - d_scores);
       } else if (bias_sums_) {
-        add_bias_gradient(row, bias_sums_->row(group_.row_slot[tile_row + m]));
+        add_bias_gradient(row, bias_sums_->row(group().row_slot[tile_row + m]));
       }
     }
     store_queries<kRows>(tile_row, d_scores, kPanelStride);
@@ -152,27 +162,27 @@ class AttentionBackward {
 
   // Loads q and dO of a row and returns -delta; that of a prefix row is found later, its result is an average.
   Acc load_query(int64_t row, Acc* query, Acc* d_out) {
-    const int64_t padded = scores_.head().padded, token = group_.token_of_row(row);
-    load_row(view_.row(token, 0), p_.head_dim, padded, static_cast<Acc>(p_.scale * kLog2E), query);
-    const bool prefix = group_.is_prefix_row(row);
+    const int64_t padded = scores_.head().padded, token = group().token_of_row(row);
+    load_row(view().row(token, 0), p_.head_dim, padded, static_cast<Acc>(p_.scale * kLog2E), query);
+    const bool prefix = group().is_prefix_row(row);
     const Acc share = prefix ? Acc(1) / p_.num_passes() : Acc(1);
-    load_row(static_cast<const T*>(gradients_.grad_out) + view_.out(token), p_.head_dim, padded, share, d_out);
+    load_row(static_cast<const T*>(gradients_.grad_out) + view().out(token), p_.head_dim, padded, share, d_out);
     if (prefix) return 0;
-    load_row(static_cast<const T*>(p_.out) + view_.out(token), p_.head_dim, padded, Acc(1), row_);
+    load_row(static_cast<const T*>(p_.out) + view().out(token), p_.head_dim, padded, Acc(1), row_);
     Vector<Acc> sum{};
     for (int64_t d = 0; d < padded; d += kLanes<Acc>) sum += load(d_out + d) * load(row_ + d);
     return -reduce_add<Acc>(sum);
   }
 
   void recover_probabilities(const ScoreRow<Acc>& scores, int64_t row) {
-    const int64_t token = group_.token_of_row(row);
-    if (group_.is_prefix_row(row)) {
-      if (group_.masked) mask_row(scores, group_.column_open, Group::kOpen);
+    const int64_t token = group().token_of_row(row);
+    if (group().is_prefix_row(row)) {
+      if (group().masked) mask_row(scores, group().column_open, Group::kOpen);
       const int64_t pass = p_.prefix_queries == PrefixQueries::kGlobal ? 0 : contribution_;
-      probabilities_row(scores, static_cast<const Acc*>(p_.prefix_lse)[view_.prefix(pass, token)]);
+      probabilities_row(scores, static_cast<const Acc*>(p_.prefix_lse)[view().prefix(pass, token)]);
     } else {
-      if (group_.masked) mask_row(scores, group_.column_region, group_.column_region[group_.row_slot[row]]);
-      probabilities_row(scores, static_cast<const Acc*>(p_.lse)[view_.lse(token)]);
+      if (group().masked) mask_row(scores, group().column_region, group().row_region[row]);
+      probabilities_row(scores, static_cast<const Acc*>(p_.lse)[view().lse(token)]);
     }
   }
 
@@ -203,10 +213,10 @@ class AttentionBackward {
 
   void add_bias_gradient(const ScoreRow<Acc>& d_scores, Acc* sums) {
     d_scores.for_each_vector([&](const Acc* d, int64_t column) {
-      if (column + kLanes<Acc> <= group_.num_slots) {
+      if (column + kLanes<Acc> <= group().num_slots) {
         store(sums + column, load(sums + column) + load(d));
       } else {
-        for (int64_t c = column; c < group_.num_slots; ++c) sums[c] += d[c - column];
+        for (int64_t c = column; c < group().num_slots; ++c) sums[c] += d[c - column];
       }
     });
   }
@@ -216,14 +226,14 @@ class AttentionBackward {
   VTFAST_INLINE void store_queries(int64_t tile_row, const Acc* d_scores, int64_t panel_stride) {
     const int64_t padded = scores_.head().padded;
     const Acc scale = static_cast<Acc>(p_.scale);
-    multiply_panels<Dot, kRows>(d_scores, panel_stride, group_.num_columns, key_rows_, padded,
+    multiply_panels<Dot, kRows>(d_scores, panel_stride, group().num_columns, key_rows_, padded,
                                 [&](int m, int64_t d, Vector<Acc> sum) { store(result_ + m * padded + d, sum); });
-    for (int m = 0; m < kRows && tile_row + m < group_.num_rows; ++m) {
+    for (int m = 0; m < kRows && tile_row + m < group().num_rows; ++m) {
       const int64_t row = tile_row + m;
-      if (group_.is_prefix_row(row)) {
-        store_row(result_ + m * padded, p_.head_dim, scale, shared_prefix(group_.prefix_of_row(row), 0));
+      if (group().is_prefix_row(row)) {
+        store_row(result_ + m * padded, p_.head_dim, scale, shared_prefix(group().prefix_of_row(row), 0));
       } else {
-        T* target = static_cast<T*>(gradients_.d_qkv) + view_.packed(group_.token_of_row(row), 0);
+        T* target = static_cast<T*>(gradients_.d_qkv) + view().packed(group().token_of_row(row), 0);
         store_row(result_ + m * padded, p_.head_dim, scale, target);
       }
     }
@@ -232,7 +242,7 @@ class AttentionBackward {
   // sums[column] += sum over `depth` rows of panels[row][column] rows[row]
   void accumulate_columns(const Acc* panels, const Acc* rows, int64_t depth, int64_t block_rows, Acc* sums) {
     const int64_t padded = scores_.head().padded;
-    for (int64_t column = 0; column < group_.num_columns; column += kColumnTileRows) {
+    for (int64_t column = 0; column < group().num_columns; column += kColumnTileRows) {
       const Acc* p = panels + column / kPanel<Acc> * block_rows * kPanel<Acc> + column % kPanel<Acc>;
       const auto accumulate = [&]<int kVectors>(int64_t d) {
         Acc* target = sums + column * padded + d;
@@ -254,14 +264,14 @@ class AttentionBackward {
     for (int which : {1, 2}) {
       const Acc* sums = which == 1 ? d_keys_ : d_values_;
       const Acc factor = which == 1 ? Acc(kLn2) : Acc(1);
-      for (int64_t c = 0; c < group_.num_columns; ++c) {
-        const int64_t token = group_.column_token[c];
+      for (int64_t c = 0; c < group().num_columns; ++c) {
+        const int64_t token = group().column_token[c];
         if (token == Group::kPadding) continue;
         if (token < p_.geometry.num_prefix) {
           store_row(sums + c * padded, p_.head_dim, factor, shared_prefix(token, which));
           continue;
         }
-        T* target = static_cast<T*>(gradients_.d_qkv) + view_.packed(token, which);
+        T* target = static_cast<T*>(gradients_.d_qkv) + view().packed(token, which);
         if constexpr (kAdd) {
           load_row(target, p_.head_dim, padded, Acc(1), row_);
           for (int64_t d = 0; d < padded; ++d) row_[d] += factor * sums[c * padded + d];
@@ -280,8 +290,8 @@ class AttentionBackward {
     Acc* target = shared_.pad + (head_ * items + item) * 2 * p_.head_dim;
     for (const Acc* sums : {d_keys_, d_values_}) {
       std::fill_n(row_, padded, Acc(0));
-      for (int64_t c = 0; c < group_.num_slots; ++c) {
-        if (group_.column_token[c] != Group::kPadding) continue;
+      for (int64_t c = 0; c < group().num_slots; ++c) {
+        if (group().column_token[c] != Group::kPadding) continue;
         for (int64_t d = 0; d < padded; ++d) row_[d] += sums[c * padded + d];
       }
       store_row(row_, p_.head_dim, sums == d_keys_ ? Acc(kLn2) : Acc(1), target);
@@ -304,9 +314,8 @@ class AttentionBackward {
   const GridAttentionParams& p_;
   const GridAttentionGradients& gradients_;
   const SharedGradients<Acc>& shared_;
-  Group group_;
+  GroupPair<T> groups_;
   Scores<Dot> scores_;
-  HeadView<T> view_;
   std::optional<BiasRuns<Acc>> bias_;
   std::optional<BiasRuns<Acc>> bias_sums_;
   Acc* keys_;           // [panels, head_dim, kPanel]

@@ -35,6 +35,12 @@ void run(const GridAttentionParams& p, void* workspace) {
   using Acc = typename Dot::Acc;
   auto* prefix_out = static_cast<Acc*>(workspace);
   const int64_t groups = p.geometry.num_groups(), items = p.batch * groups;
+  // A head's bias is laid out once for all groups; without one, a group's tokens are listed once for all heads.
+  const auto task = [&](int64_t i) {
+    const bool by_head = p.bias_table != nullptr;
+    const int64_t item = by_head ? i % items : i / p.num_heads;
+    return GroupTask{item / groups, item % groups, by_head ? i / items : i % p.num_heads};
+  };
   const auto with_engine = [&](int64_t begin, int64_t end, auto body) {
     Scratch& scratch = Scratch::of_this_thread();
     scratch.reserve(AttentionForward<Dot, T>::scratch_bytes(p));
@@ -43,10 +49,7 @@ void run(const GridAttentionParams& p, void* workspace) {
   };
   parallel_for(items * p.num_heads, [&](int64_t begin, int64_t end) {
     with_engine(begin, end, [&](AttentionForward<Dot, T>& engine, int64_t i) {
-      // A head's bias is laid out once for all groups; without one, a group's tokens are listed once for all heads.
-      const int64_t head = p.bias_table != nullptr ? i / items : i % p.num_heads;
-      const int64_t item = p.bias_table != nullptr ? i % items : i / p.num_heads;
-      engine.run(item / groups, item % groups, head);
+      engine.run(task(i), task(std::min(i + 1, end - 1)));
     });
   });
   if (!p.prefix_attends()) return;

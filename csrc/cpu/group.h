@@ -22,6 +22,7 @@ class Group {
   bool masked = false;          // whether any column is out of reach of any row
   int64_t* column_token;        // [num_columns], index into the B x (P + N) tokens of a clip, or kPadding
   int32_t* row_slot;            // [num_rows], column of a grid row
+  uint8_t* row_region;          // [num_rows], region of a grid row
   uint8_t* column_region;       // [num_columns] as grid rows see it
   uint8_t* column_open;         // [num_columns] as prefix rows see it: kOpen or kBlocked
 
@@ -34,7 +35,7 @@ class Group {
   static size_t scratch_bytes(const GridAttentionParams& p) {
     const int64_t columns = max_columns(p);
     return Scratch::bytes_of<int64_t>(columns) + Scratch::bytes_of<int32_t>(columns) +
-           2 * Scratch::bytes_of<uint8_t>(columns);
+           3 * Scratch::bytes_of<uint8_t>(columns);
   }
 
   Group(const GridAttentionParams& p, Scratch& scratch)
@@ -42,12 +43,16 @@ class Group {
     const int64_t columns = max_columns(p);
     column_token = scratch.take<int64_t>(columns);
     row_slot = scratch.take<int32_t>(columns);
+    row_region = scratch.take<uint8_t>(columns);
     column_region = scratch.take<uint8_t>(columns);
     column_open = scratch.take<uint8_t>(columns);
   }
 
-  // Group `index` of clip `batch`.
+  // Lists group `index` of clip `batch`.
   void gather(int64_t batch, int64_t index) {
+    if (batch == batch_ && index == index_) return;
+    batch_ = batch;
+    index_ = index;
     const GroupIndex group(geometry_, index);
     const bool* mask = clip_mask(batch);
     num_slots = num_rows = 0;
@@ -73,6 +78,7 @@ class Group {
 
   // All tokens of clip `batch` as columns, the prefix alone as rows.
   void gather_global(int64_t batch) {
+    index_ = -1;
     const bool* mask = clip_mask(batch);
     num_slots = 0;
     masked = false;
@@ -99,7 +105,10 @@ class Group {
     column_token[num_slots] = token == kPadding ? kPadding : geometry_.num_prefix + token;
     column_region[num_slots] = blocked ? kBlocked : region;
     column_open[num_slots] = blocked ? kBlocked : kOpen;
-    if (token != kPadding) row_slot[num_rows++] = static_cast<int32_t>(num_slots);
+    if (token != kPadding) {
+      row_slot[num_rows] = static_cast<int32_t>(num_slots);
+      row_region[num_rows++] = region;
+    }
     ++num_slots;
   }
 
@@ -115,6 +124,15 @@ class Group {
 
   const GridAttentionParams& p_;
   const Geometry& geometry_;
+  int64_t batch_ = -1;
+  int64_t index_ = -1;
+};
+
+// One piece of work: a head of a group of a clip.
+struct GroupTask {
+  int64_t batch;
+  int64_t group;
+  int64_t head;
 };
 
 }  // namespace vtfast::cpu

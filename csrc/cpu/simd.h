@@ -54,6 +54,10 @@ VTFAST_INLINE void store(T* target, Vector<T> vector) {
   std::memcpy(target, &vector, sizeof(vector));
 }
 
+// Fetches the cache line of an address into the second level. Assembly, since GCC takes a function that does nothing
+// but __builtin_prefetch for one without effects and drops its calls.
+VTFAST_INLINE void prefetch(const char* address) { asm volatile("prefetcht1 %0" : : "m"(*address)); }
+
 template <class T>
 VTFAST_INLINE Vector<T> broadcast(T value) {
   return [value]<int... kLane>(std::integer_sequence<int, kLane...>) {
@@ -103,19 +107,32 @@ VTFAST_INLINE T reduce_max(Vector<T> v) {
 // Minimax polynomial of 2^x on [-0.5, 0.5] through (0, 1), by powers of x; relative error below 1.1e-7.
 inline constexpr float kExp2[] = {1.0f, 0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b752p-5f, 0x1.3cea88p-7f, 0x1.5bba12p-10f};
 
-// 2^x for x up to about 0, to float rounding; exactly 0 below 2^-126 and for minus infinity.
-VTFAST_INLINE Vector<float> exp2(Vector<float> x) {
-  using V = Vector<float>;
-  // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the sum.
-  const V shifter = broadcast(12582912.0f);
-  const V rounded = x + shifter;
-  const V r = x - (rounded - shifter);  // in [-0.5, 0.5]
-  V p = broadcast(kExp2[5]);
-  for (int i = 4; i >= 0; --i) p = p * r + broadcast(kExp2[i]);
-  const auto exponent = bit_cast<Vector<int32_t>>(rounded) << 23;
-  const V result = bit_cast<V>(bit_cast<Vector<int32_t>>(p) + exponent);
-  return x < broadcast(-126.0f) ? V{} : result;
-}
+// 2^(x - offset) for x up to about `offset`, to float rounding; exactly 0 below 2^-126 and for minus infinity.
+class Exp2 {
+ public:
+  // The offset is an integer of magnitude below 2^21.
+  explicit VTFAST_INLINE Exp2(float offset)
+      : shifter_(broadcast(12582912.0f - offset)), smallest_(broadcast(offset - 126.0f)) {}
+
+  VTFAST_INLINE Vector<float> operator()(Vector<float> x) const {
+    using V = Vector<float>;
+    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the sum; the offset, an integer
+    // itself, is taken off those bits on the way.
+    const V rounded = x + shifter_;
+    const V r = x - (rounded - shifter_);  // in [-0.5, 0.5]
+    V p = broadcast(kExp2[5]);
+    for (int i = 4; i >= 0; --i) p = p * r + broadcast(kExp2[i]);
+    const auto exponent = bit_cast<Vector<int32_t>>(rounded) << 23;
+    const V result = bit_cast<V>(bit_cast<Vector<int32_t>>(p) + exponent);
+    return x < smallest_ ? V{} : result;
+  }
+
+ private:
+  Vector<float> shifter_;
+  Vector<float> smallest_;
+};
+
+VTFAST_INLINE Vector<float> exp2(Vector<float> x) { return Exp2(0)(x); }
 
 VTFAST_INLINE Vector<double> exp2(Vector<double> x) {
   for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = std::exp2(x[lane]);

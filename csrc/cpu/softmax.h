@@ -49,32 +49,71 @@ inline void mask_row(const ScoreRow<Acc>& row, const uint8_t* column_region, uin
 }
 
 template <class Acc>
-struct RowStatistics {
-  Acc inverse_sum;  // 0 for a row with no key
-  Acc lse;          // natural logarithm; minus infinity for a row with no key
-};
-
-// Scores -> exp2(score - max), unnormalised, handed to sink(address, column, vector).
-template <class Acc, class Sink>
-VTFAST_INLINE RowStatistics<Acc> softmax_row(const ScoreRow<Acc>& row, Sink sink) {
-  using V = Vector<Acc>;
-  V largest[2] = {broadcast(-kInfinity<Acc>), broadcast(-kInfinity<Acc>)};
+VTFAST_INLINE Acc largest_score(const ScoreRow<Acc>& row) {
+  Vector<Acc> largest[2] = {broadcast(-kInfinity<Acc>), broadcast(-kInfinity<Acc>)};
   row.for_each_vector([&](const Acc* scores, int64_t column) {
-    V& slot = largest[column / kLanes<Acc> % 2];
+    Vector<Acc>& slot = largest[column / kLanes<Acc> % 2];
     slot = maximum(slot, load(scores));
   });
-  Acc top = reduce_max<Acc>(maximum(largest[0], largest[1]));
-  if (top == -kInfinity<Acc>) top = 0;
-  const V offset = broadcast(top);
-  V sums[2] = {};
-  row.for_each_vector([&](Acc* scores, int64_t column) {
-    const V p = exp2(load(scores) - offset);
-    sums[column / kLanes<Acc> % 2] += p;
+  return reduce_max<Acc>(maximum(largest[0], largest[1]));
+}
+
+// Scores -> exp2(score - offset), handed to sink(address, column, vector). Returns their sum over the vectors.
+template <class Sink>
+VTFAST_INLINE Vector<float> exponentials(const ScoreRow<float>& row, float offset, Sink sink) {
+  const Exp2 exp2_of(offset);
+  Vector<float> sums[2] = {};
+  row.for_each_vector([&](float* scores, int64_t column) {
+    const Vector<float> p = exp2_of(load(scores));
+    sums[column / kLanes<float> % 2] += p;
     sink(scores, column, p);
   });
-  const Acc sum = reduce_add<Acc>(sums[0] + sums[1]);
-  if (sum == 0) return {Acc(0), -kInfinity<Acc>};
-  return {Acc(1) / sum, (top + std::log2(sum)) * Acc(kLn2)};
+  return sums[0] + sums[1];
+}
+
+template <class Sink>
+VTFAST_INLINE Vector<double> exponentials(const ScoreRow<double>& row, double offset, Sink sink) {
+  Vector<double> sum{};
+  row.for_each_vector([&](double* scores, int64_t column) {
+    const Vector<double> p = exp2(load(scores) - broadcast(offset));
+    sum += p;
+    sink(scores, column, p);
+  });
+  return sum;
+}
+
+template <class Acc, int kRows>
+struct TileStatistics {
+  Acc inverse_sum[kRows];  // 0 for a row with no key
+  Acc lse[kRows];          // natural logarithm; minus infinity for a row with no key
+};
+
+// Softmax, short of the division by the sum, of the rows row(0), ..., row(kRows - 1); sink(m, address, column, vector)
+// takes the result. In three passes over the rows, so that no row waits for another's horizontal sums.
+template <int kRows, class Acc, class Row, class Sink>
+VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Sink sink) {
+  Acc offsets[kRows];
+  for (int m = 0; m < kRows; ++m) offsets[m] = std::ceil(largest_score<Acc>(row(m)));
+  Vector<Acc> sums[kRows];
+  Acc taken_off[kRows] = {};
+  for (int m = 0; m < kRows; ++m) {
+    if (!(std::abs(offsets[m]) < Acc(1 << 21))) {
+      // No key at all, or scores beyond what Exp2 takes an offset from.
+      taken_off[m] = offsets[m] == -kInfinity<Acc> ? Acc(0) : offsets[m];
+      offsets[m] = 0;
+      const Vector<Acc> shift = broadcast(taken_off[m]);
+      row(m).for_each_vector([&](Acc* scores, int64_t) { store(scores, load(scores) - shift); });
+    }
+    sums[m] = exponentials(row(m), offsets[m],
+                           [&](Acc* scores, int64_t column, Vector<Acc> p) { sink(m, scores, column, p); });
+  }
+  TileStatistics<Acc, kRows> statistics;
+  for (int m = 0; m < kRows; ++m) {
+    const Acc sum = reduce_add<Acc>(sums[m]);
+    statistics.inverse_sum[m] = sum == 0 ? Acc(0) : Acc(1) / sum;
+    statistics.lse[m] = (taken_off[m] + offsets[m] + std::log2(sum)) * Acc(kLn2);
+  }
+  return statistics;
 }
 
 // Scores -> probabilities, in place.

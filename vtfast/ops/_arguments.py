@@ -41,6 +41,6 @@ def check_same_device(tensor: Tensor, name: str, other: Tensor, other_name: str)
 def autocast(tensor: Tensor) -> Tensor:
     """`tensor` in the dtype that the user's autocast asks for, as scaled_dot_product_attention does it."""
     device = tensor.device.type
-    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
         return tensor.to(torch.get_autocast_dtype(device))
     return tensor
