@@ -1,47 +1,71 @@
 """Upstream packages as oracles. torchvision's CUDA wheel serves a CPU torch too, with the two schemas below."""
 
 from types import ModuleType
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from vtfast.models import VideoSwin
+
+Model = TypeVar("Model", bound=nn.Module)
+
 _library: torch.library.Library | None = None
 
 
-def torchvision_video() -> ModuleType:
-    """`torchvision.models.video`; skips the test where torchvision is not installed."""
+def torchvision_models() -> ModuleType:
+    """`torchvision.models`; skips the test where torchvision is not installed."""
     global _library
     if _library is None and not hasattr(torch.ops.torchvision, "nms"):
         # Importing torchvision attaches fake kernels to these operators, which only its compiled library defines.
         _library = torch.library.Library("torchvision", "FRAGMENT")
         _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("torchvision.models.video")
+    return pytest.importorskip("torchvision.models")
 
 
-def torchvision_swin(name: str = "swin3d_t", seed: int = 0, **config: object) -> nn.Module:
+def torchvision_video() -> ModuleType:
+    """`torchvision.models.video`; skips likewise."""
+    video: ModuleType = torchvision_models().video
+    return video
+
+
+def torchvision_swin(name: str = "swin3d_t", seed: int = 0) -> nn.Module:
     """A Video Swin of torchvision in evaluation mode, every parameter drawn so that it matters."""
-    model: nn.Module = getattr(torchvision_video(), name)(**config)
+    model: nn.Module = getattr(torchvision_video(), name)()
     return randomise(model, seed).eval()
 
 
-def small_torchvision_swin(**config: object) -> nn.Module:
-    """Four stages of one or two narrow blocks: every branch of the architecture in a fraction of a second."""
-    video = torchvision_video()
-    options: dict[str, object] = {
-        "patch_size": [2, 4, 4],
-        "embed_dim": 16,
-        "depths": [2, 2, 1, 1],
-        "num_heads": [2, 4, 4, 8],
-        "window_size": [4, 3, 3],
-        "num_classes": 7,
-    }
-    model: nn.Module = video.swin_transformer.SwinTransformer3d(**(options | config))
-    return randomise(model, seed=0).eval()
+# Four stages of one or two narrow blocks: every branch of the architecture in a fraction of a second.
+SMALL_SWIN: dict[str, Any] = {
+    "embed_dim": 16,
+    "depths": (2, 2, 1, 1),
+    "num_heads": (1, 2, 4, 4),
+    "window": (4, 3, 3),
+    "num_classes": 7,
+}
 
 
-def randomise(model: nn.Module, seed: int) -> nn.Module:
+def small_swin(**config: Any) -> VideoSwin:
+    """A small Video Swin in evaluation mode, every parameter drawn so that it matters."""
+    return randomise(VideoSwin(**(SMALL_SWIN | config)), seed=0).eval()
+
+
+def small_torchvision_swin(num_classes: int = SMALL_SWIN["num_classes"]) -> nn.Module:
+    """The model of `small_swin` in torchvision, with other weights."""
+    model: nn.Module = torchvision_video().swin_transformer.SwinTransformer3d(
+        patch_size=[2, 4, 4],
+        embed_dim=SMALL_SWIN["embed_dim"],
+        depths=list(SMALL_SWIN["depths"]),
+        num_heads=list(SMALL_SWIN["num_heads"]),
+        window_size=list(SMALL_SWIN["window"]),
+        num_classes=num_classes,
+    )
+    return randomise(model, seed=1).eval()
+
+
+def randomise(model: Model, seed: int) -> Model:
     """Weights that keep the scale of the activations, and biases, norms and tables far from zero and one."""
     generator = torch.Generator().manual_seed(seed)
 
