@@ -27,6 +27,11 @@ def test_every_model_builds_with_its_published_configuration(name: str) -> None:
     assert model.window == ((16, 7, 7) if name.endswith("ssv2") else (8, 7, 7))
 
 
+def test_shapes_without_memory() -> None:
+    with torch.device("meta"):
+        assert create_model("swin3d_l")(torch.empty(2, 3, 32, 224, 224)).shape == (2, 400)
+
+
 def test_configuration_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         model_config("swin3d_t").preprocessing.crop = 112

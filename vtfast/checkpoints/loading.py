@@ -74,7 +74,7 @@ def load_checkpoint(
         origin, state_dict = "the state dict", unwrap(source, "the state dict")
     else:
         origin, state_dict = str(source), read_state_dict(source)
-    model = model.model if hasattr(model, "out_indices") and isinstance(model.model, nn.Module) else model
+    model = _inner(model)
     upstream = next((u for u in UPSTREAMS if u.recognises(state_dict)), None)
     if upstream:
         state_dict = upstream.convert(state_dict, model)
@@ -85,6 +85,12 @@ def load_checkpoint(
     with torch.no_grad():
         model.load_state_dict({name: state_dict[name] for name in report.loaded}, strict=False)
     return report
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The model inside a `FeatureExtractor`, else the model itself."""
+    inner = getattr(model, "model", None)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 def _without_unwanted(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
