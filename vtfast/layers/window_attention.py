@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtfast.ops import window_attention
 from vtfast.ops._arguments import triple
+from vtfast.ops.window_attention import window_attention
 
 
 class WindowAttention3d(nn.Module):
