@@ -28,7 +28,7 @@ struct GridAttentionParams {
   const void* bias_table;  // acc [R, num_heads], or null
   const void* pad_qkv;     // [3 * C], or null for zeros
   const bool* key_mask;    // [B, N], or null
-  void* out;               // [B, P + N, C], or [B, N, C] if the prefix does not attend
+  void* out;               // [B, P + N, C], or [B, N, C] if the prefix does not attend; forward only
   void* lse;               // acc [B, num_heads, N], natural logarithm
   void* prefix_lse;        // acc [B, num_passes, num_heads, P]
 

@@ -12,7 +12,7 @@ import torch
 import vtfast
 from vtfast import _library
 
-NAMES = ["avx2", "avx512", "avx512_bf16"]
+NAMES = ["avx2", "avx512", "avx512_bf16", "amx"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +57,7 @@ def test_features_agree_with_the_operating_system() -> None:
     flags = Path("/proc/cpuinfo").read_text().split()
     wanted = {"avx2": ["avx2", "fma", "f16c"], "avx512": ["avx512f", "avx512bw", "avx512vl", "avx512dq"]}
     wanted["avx512_bf16"] = [*wanted["avx512"], "avx512_bf16"]
+    wanted["amx"] = [*wanted["avx512_bf16"], "amx_tile", "amx_bf16"]
     for name, features in wanted.items():
         assert vtfast.build_info()["cpu_supported"][name] == all(feature in flags for feature in features), name
 
@@ -85,7 +86,7 @@ def test_the_environment_caps_the_instruction_set(environment: dict[str, str], a
 def test_an_unknown_cap_is_an_error_that_lists_the_names() -> None:
     result = run("import vtfast", VTFAST_CPU_CAPABILITY="sse9")
     assert result.returncode != 0
-    assert "VTFAST_CPU_CAPABILITY must be one of avx2, avx512, avx512_bf16, got 'sse9'" in result.stderr
+    assert "VTFAST_CPU_CAPABILITY must be one of avx2, avx512, avx512_bf16, amx, got 'sse9'" in result.stderr
 
 
 def test_without_a_library_the_reference_answers_and_says_so_once() -> None:

@@ -22,7 +22,7 @@ _SCHEMAS = (
     " bool bias_by_window, SymInt num_prefix, bool prefix_keys, int prefix_queries, float scale)"
     " -> (Tensor, Tensor, Tensor)",
     "grid_attention_backward(Tensor grad_out, Tensor qkv, Tensor? bias_table, Tensor? pad_qkv, Tensor? key_mask,"
-    " Tensor out, Tensor lse, Tensor prefix_lse, SymInt[3] grid, SymInt num_heads, SymInt[3] block,"
+    " Tensor lse, Tensor prefix_lse, SymInt[3] grid, SymInt num_heads, SymInt[3] block,"
     " SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window, bool bias_by_window, SymInt num_prefix,"
     " bool prefix_keys, int prefix_queries, float scale) -> (Tensor, Tensor, Tensor)",
 )

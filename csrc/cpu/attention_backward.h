@@ -1,11 +1,17 @@
 // Backward pass of one head of one group. Blocks of query rows recompute their probabilities from the saved logsumexp;
 // the gradients of keys and values gather in cache over the blocks, those of the queries leave with each block.
 //
-//   P = exp(S - lse)    dP = dO V^T    dS = P (dP - delta),  delta = sum_d dO O
+//   P = exp(S - lse)    dP = dO V^T    dS = P (dP - delta),  delta = sum_j P dP
 //   dV = P^T dO         dK = scale dS^T Q         dQ = scale dS K         dBias = dS
+//
+// delta comes from the row of P dP, which is at hand, and not from sum_d dO O: the output need not be kept, and its
+// rounding to bfloat16 does not reach the gradients.
 #pragma once
 
-#include "attention_head.h"
+#include <optional>
+
+#include "group_pair.h"
+#include "scores.h"
 
 namespace vtfast::cpu {
 
@@ -127,16 +133,14 @@ class AttentionBackward {
     Acc* p = probabilities_ + offset * kPanel<Acc>;
     Acc* d_scores = d_scores_ + offset * kPanel<Acc>;
 
-    Acc minus_delta[kRows];
     for (int m = 0; m < kRows; ++m) {
-      minus_delta[m] = load_query(clamped(m), queries + m * padded, d_outs + m * padded);
+      load_query(clamped(m), queries + m * padded, d_outs + m * padded);
       const bool prefix = group().is_prefix_row(clamped(m));
       scores_.set_bias(m, bias_ && !prefix ? &*bias_ : nullptr, prefix ? 0 : group().row_slot[clamped(m)]);
     }
     const auto fetch = [this] {
       groups_.fetch([this](int64_t token, const HeadView<T>& next) {
         if (token < p_.geometry.num_prefix) return;
-        groups_.fetch_row(static_cast<const T*>(p_.out) + next.out(token));
         groups_.fetch_row(static_cast<const T*>(gradients_.grad_out) + next.out(token));
       });
     };
@@ -148,30 +152,21 @@ class AttentionBackward {
       recover_probabilities({p + m * kPanel<Acc>, kPanelStride, scores_.columns()}, clamped(m));
       fetch();
     }
-    differentiate_scores<kRows>(scores_.pack_rows(row_of(d_outs), Acc(1)), minus_delta, p, d_scores);
+    weigh_values<kRows>(scores_.pack_rows(row_of(d_outs), Acc(1)), p, d_scores);
     for (int m = 0; m < kRows && tile_row + m < group().num_rows; ++m) {
       const ScoreRow<Acc> row{d_scores + m * kPanel<Acc>, kPanelStride, scores_.columns()};
-      if (group().is_prefix_row(tile_row + m)) {
-        subtract_delta(row, p - d_scores);
-      } else if (bias_sums_) {
-        add_bias_gradient(row, bias_sums_->row(group().row_slot[tile_row + m]));
-      }
+      const bool biased = bias_sums_ && !group().is_prefix_row(tile_row + m);
+      subtract_delta(row, p - d_scores, biased ? bias_sums_->row(group().row_slot[tile_row + m]) : nullptr);
     }
     store_queries<kRows>(tile_row, d_scores, kPanelStride);
   }
 
-  // Loads q and dO of a row and returns -delta; that of a prefix row is found later, its result is an average.
-  Acc load_query(int64_t row, Acc* query, Acc* d_out) {
+  // Loads q and dO of a row; the result of a prefix row is averaged over the passes.
+  void load_query(int64_t row, Acc* query, Acc* d_out) {
     const int64_t padded = scores_.head().padded, token = group().token_of_row(row);
+    const Acc share = group().is_prefix_row(row) ? Acc(1) / p_.num_passes() : Acc(1);
     load_row(view().row(token, 0), p_.head_dim, padded, static_cast<Acc>(p_.scale * kLog2E), query);
-    const bool prefix = group().is_prefix_row(row);
-    const Acc share = prefix ? Acc(1) / p_.num_passes() : Acc(1);
     load_row(static_cast<const T*>(gradients_.grad_out) + view().out(token), p_.head_dim, padded, share, d_out);
-    if (prefix) return 0;
-    load_row(static_cast<const T*>(p_.out) + view().out(token), p_.head_dim, padded, Acc(1), row_);
-    Vector<Acc> sum{};
-    for (int64_t d = 0; d < padded; d += kLanes<Acc>) sum += load(d_out + d) * load(row_ + d);
-    return -reduce_add<Acc>(sum);
   }
 
   void recover_probabilities(const ScoreRow<Acc>& scores, int64_t row) {
@@ -186,14 +181,14 @@ class AttentionBackward {
     }
   }
 
-  // d_scores = p (dO V^T - delta)
+  // d_scores = P dP = p (dO V^T)
   template <int kRows>
-  VTFAST_INLINE void differentiate_scores(const Acc* d_outs, const Acc* minus_delta, const Acc* p, Acc* d_scores) {
+  VTFAST_INLINE void weigh_values(const Acc* d_outs, const Acc* p, Acc* d_scores) {
     constexpr int64_t kPanelStride = kBlockTiles * kRows * kPanel<Acc>;
     const Acc* values = values_;
     for (int64_t column = 0; column < scores_.columns(); column += kPanel<Acc>) {
       scores_.template product<kRows>(
-          d_outs, values, scores_.columns() - column, [&](int m, int) { return broadcast(minus_delta[m]); },
+          d_outs, values, scores_.columns() - column, [](int, int) { return Vector<Acc>{}; },
           [&](int m, int c, Vector<Acc> sum) {
             store(d_scores + m * kPanel<Acc> + c, sum * load(p + m * kPanel<Acc> + c));
           });
@@ -203,20 +198,31 @@ class AttentionBackward {
     }
   }
 
-  // For rows differentiated with delta = 0: delta = sum_j P dP, taken off P times over.
-  void subtract_delta(const ScoreRow<Acc>& d_scores, int64_t to_probabilities) {
-    Vector<Acc> sum{};
-    d_scores.for_each_vector([&](const Acc* d, int64_t) { sum += load(d); });
-    const Vector<Acc> delta = broadcast(reduce_add<Acc>(sum));
-    d_scores.for_each_vector([&](Acc* d, int64_t) { store(d, load(d) - delta * load(d + to_probabilities)); });
-  }
-
-  void add_bias_gradient(const ScoreRow<Acc>& d_scores, Acc* sums) {
-    d_scores.for_each_vector([&](const Acc* d, int64_t column) {
+  // P dP -> dS = P dP - delta P, added to `bias_sums` if there is one. The sum of P is not quite 1 where the logsumexp
+  // is large, so delta is divided by it.
+  void subtract_delta(const ScoreRow<Acc>& d_scores, int64_t to_probabilities, Acc* bias_sums) {
+    Vector<Acc> sum{}, sum_p{};
+    d_scores.for_each_vector([&](const Acc* d, int64_t) {
+      sum += load(d);
+      sum_p += load(d + to_probabilities);
+    });
+    const Acc total = reduce_add<Acc>(sum_p);
+    const Vector<Acc> delta = broadcast(total == 0 ? Acc(0) : reduce_add<Acc>(sum) / total);
+    const auto differentiate = [&](Acc* d) {
+      const Vector<Acc> result = load(d) - delta * load(d + to_probabilities);
+      store(d, result);
+      return result;
+    };
+    if (bias_sums == nullptr) {
+      d_scores.for_each_vector([&](Acc* d, int64_t) { differentiate(d); });
+      return;
+    }
+    d_scores.for_each_vector([&](Acc* d, int64_t column) {
+      const Vector<Acc> result = differentiate(d);
       if (column + kLanes<Acc> <= group().num_slots) {
-        store(sums + column, load(sums + column) + load(d));
+        store(bias_sums + column, load(bias_sums + column) + result);
       } else {
-        for (int64_t c = column; c < group().num_slots; ++c) sums[c] += d[c - column];
+        for (int64_t c = column; c < group().num_slots; ++c) bias_sums[c] += result[c - column];
       }
     });
   }

@@ -2,7 +2,10 @@
 // product with v. A group's keys stay in cache; its scores never leave it.
 #pragma once
 
-#include "attention_head.h"
+#include <optional>
+
+#include "group_pair.h"
+#include "scores.h"
 
 namespace vtfast::cpu {
 
@@ -18,23 +21,20 @@ class AttentionForward {
     return GroupPair<T>::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) +
            (p.bias_table == nullptr ? 0 : BiasRuns<Acc>::scratch_bytes(p.bias)) +
            Scratch::bytes_of<Word>(columns * head.word_stride) + Scratch::bytes_of<Word>(columns * head.padded) +
-           2 * Scratch::bytes_of<Acc>(kMaxTileRows * columns) + Scratch::bytes_of<Acc>(kMaxTileRows * head.padded);
+           2 * Scratch::bytes_of<Acc>(Dot::kMaxRows * columns) + Scratch::bytes_of<Acc>(Dot::kMaxRows * head.padded);
   }
 
   // `prefix_out` is acc [B, num_passes, num_heads, P, head_dim], the prefix's result of each pass.
   AttentionForward(const GridAttentionParams& p, Acc* prefix_out, Scratch& scratch)
-      : p_(p),
-        prefix_out_(prefix_out),
-        groups_(p, scratch),
-        scores_(p, scratch) {
+      : p_(p), prefix_out_(prefix_out), groups_(p, scratch), scores_(p, scratch) {
     const HeadLayout<Dot>& head = scores_.head();
     const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
     if (p.bias_table != nullptr) bias_.emplace(p.bias, scratch);
     keys_ = scratch.take<Word>(columns * head.word_stride);
     values_ = scratch.take<Word>(columns * head.padded);
-    score_panels_ = scratch.take<Acc>(kMaxTileRows * columns);
-    probabilities_ = scratch.take<Word>(kMaxTileRows * columns);
-    result_ = scratch.take<Acc>(kMaxTileRows * head.padded);
+    score_panels_ = scratch.take<Acc>(Dot::kMaxRows * columns);
+    probabilities_ = scratch.take<Word>(Dot::kMaxRows * columns);
+    result_ = scratch.take<Acc>(Dot::kMaxRows * head.padded);
   }
 
   // One task; `next` is the one that will follow it.
@@ -55,22 +55,27 @@ class AttentionForward {
 
   void attend(int64_t pass, int64_t head) {
     if (bias_ && head != head_) {
-      bias_->expand(static_cast<const Acc*>(p_.bias_table), p_.num_heads, head, Acc(kLog2E));
+      bias_->expand(static_cast<const Acc*>(p_.bias_table), p_.num_heads, head, static_cast<Acc>(kLog2E / unit()));
     }
     head_ = head;
     if (group().num_rows == 0) return;
     scores_.begin_group(group(), bias_.has_value());
     scores_.pack_keys(view(), 1, keys_);
     pack_values();
-    const int rows = tile_rows(group().num_rows);
-    with_tile_rows(rows, [&]<int kRows>() {
+    const auto attend_all = [&]<int kRows>() {
       for (int64_t row = 0; row < group().num_rows; row += kRows) attend_tile<kRows>(pass, row);
-    });
+    };
+    if constexpr (Dot::kMatrixUnit) {
+      attend_all.template operator()<Dot::kMaxRows>();
+    } else {
+      with_tile_rows(tile_rows(group().num_rows), attend_all);
+    }
   }
 
   void pack_values() {
     const HeadLayout<Dot>& head = scores_.head();
-    for (int64_t column = 0; column < group().num_columns; column += Dot::kPack) {
+    const int64_t columns = Dot::kMatrixUnit ? scores_.columns() : group().num_columns;
+    for (int64_t column = 0; column < columns; column += Dot::kPack) {
       const T* rows[2];
       for (int i = 0; i < Dot::kPack; ++i) {
         // Past the last column the probability is zero; any finite row will do.
@@ -84,15 +89,11 @@ class AttentionForward {
   template <int kRows>
   __attribute__((noinline)) void attend_tile(int64_t pass, int64_t first_row) {
     const auto clamped = [&](int64_t m) { return std::min(first_row + m, group().num_rows - 1); };
-    const Acc scale = static_cast<Acc>(p_.scale * kLog2E);
-    const Word* q = scores_.pack_rows([&](int m) { return view().row(group().token_of_row(clamped(m)), 0); }, scale);
     for (int m = 0; m < kRows; ++m) {
       const bool prefix = group().is_prefix_row(clamped(m));
       scores_.set_bias(m, bias_ && !prefix ? &*bias_ : nullptr, prefix ? 0 : group().row_slot[clamped(m)]);
     }
-    const auto fetch = [this] { groups_.fetch([](int64_t, const HeadView<T>&) {}); };
-    scores_.template compute<kRows>(q, keys_, score_panels_, kRows * kPanel<Acc>, fetch);
-
+    score<kRows>([&](int m) { return view().row(group().token_of_row(clamped(m)), 0); });
     if (group().masked) {
       for (int m = 0; m < kRows; ++m) mask(score_row<kRows>(m), clamped(m));
     }
@@ -101,12 +102,44 @@ class AttentionForward {
       write_lse(pass, first_row + m, statistics.lse[m]);
     }
     const int64_t padded = scores_.head().padded;
-    const Word* p = Dot::kPack == 1 ? reinterpret_cast<const Word*>(score_panels_) : probabilities_;
-    multiply_panels<Dot, kRows>(p, kRows * kPanel<Acc> / Dot::kPack, (group().num_columns + Dot::kPack - 1) / Dot::kPack,
-                                values_, padded,
-                                [&](int m, int64_t d, Vector<Acc> sum) { store(result_ + m * padded + d, sum); });
+    multiply_values<kRows>();
     for (int m = 0; m < kRows && first_row + m < group().num_rows; ++m) {
       write_row(pass, first_row + m, result_ + m * padded, statistics.inverse_sum[m]);
+    }
+  }
+
+  // What a score must be multiplied by to be in base-2 units. Products of bfloat16 take q as it is, so that nothing is
+  // rounded; then the scale waits for the exponential, and the bias is divided by it.
+  double unit() const { return Dot::kPack == 2 && !Dot::kMatrixUnit ? p_.scale * kLog2E : 1; }
+
+  // Scores of the tile whose rows of q are query(m), the next group's rows fetched meanwhile.
+  template <int kRows, class Query>
+  VTFAST_INLINE void score(Query query) {
+    const auto fetch = [this] { groups_.fetch([](int64_t, const HeadView<T>&) {}); };
+    const Acc scale = static_cast<Acc>(p_.scale * kLog2E);
+    if constexpr (Dot::kMatrixUnit) {
+      const int64_t words = scores_.head().word_stride;
+      Dot::multiply_keys(scores_.load_rows(query), words, keys_, scores_.num_panels(), score_panels_);
+      for (int m = 0; m < kRows; ++m) scores_.add_bias(m, score_row<kRows>(m), scale);
+      for (int64_t i = 0; i < 2 * kRows; ++i) fetch();
+    } else {
+      const Word* rows = scores_.pack_rows(query, scale);
+      scores_.template compute<kRows>(rows, keys_, score_panels_, kRows * kPanel<Acc>, fetch);
+      for (int m = 0; m < kRows; ++m) fetch();
+    }
+  }
+
+  // result = probabilities v
+  template <int kRows>
+  VTFAST_INLINE void multiply_values() {
+    const int64_t padded = scores_.head().padded;
+    if constexpr (Dot::kMatrixUnit) {
+      Dot::multiply_values(probabilities_, scores_.num_panels(), values_, padded, result_);
+    } else {
+      const Word* p = Dot::kPack == 1 ? reinterpret_cast<const Word*>(score_panels_) : probabilities_;
+      const int64_t depth = (group().num_columns + Dot::kPack - 1) / Dot::kPack;
+      multiply_panels<Dot, kRows>(p, kRows * kPanel<Acc> / Dot::kPack, depth, values_, padded,
+                                  [&](int m, int64_t d, Vector<Acc> sum) { store(result_ + m * padded + d, sum); });
     }
   }
 
@@ -127,14 +160,15 @@ class AttentionForward {
   template <int kRows>
   VTFAST_INLINE TileStatistics<Acc, kRows> softmax() {
     const auto row = [this](int m) { return score_row<kRows>(m); };
-    return softmax_tile<kRows, Acc>(row, [this](int m, Acc* scores, int64_t column, Vector<Acc> p) {
-      if constexpr (Dot::kPack == 1) {
-        store(scores, p);
-      } else {
-        T* words = reinterpret_cast<T*>(probabilities_) + (column / kPanel<Acc> * kRows + m) * kPanel<Acc>;
-        store_from_acc(words + column % kPanel<Acc>, p);
-      }
-    });
+    return softmax_tile<kRows, Acc>(
+        row, static_cast<Acc>(unit()), [this](int m, Acc* scores, int64_t column, Vector<Acc> p) {
+          if constexpr (Dot::kPack == 1) {
+            store(scores, p);
+          } else {
+            T* words = reinterpret_cast<T*>(probabilities_) + (column / kPanel<Acc> * kRows + m) * kPanel<Acc>;
+            store_from_acc(words + column % kPanel<Acc>, p);
+          }
+        });
   }
 
   void write_lse(int64_t pass, int64_t row, Acc lse) {
@@ -159,11 +193,11 @@ class AttentionForward {
   GroupPair<T> groups_;
   Scores<Dot> scores_;
   std::optional<BiasRuns<Acc>> bias_;
-  Word* keys_;          // [panels, word_stride, kPanel]
-  Word* values_;        // [columns / kPack, padded]
-  Acc* score_panels_;   // [panels, kRows, kPanel]
+  Word* keys_;           // [panels, word_stride, kPanel]
+  Word* values_;         // [columns / kPack, padded]
+  Acc* score_panels_;    // [panels, kRows, kPanel]
   Word* probabilities_;  // [panels, kRows, kPanel / kPack]
-  Acc* result_;         // [kRows, padded]
+  Acc* result_;          // [kRows, padded]
   int64_t head_ = -1;
 };
 

@@ -2,15 +2,15 @@
 #pragma once
 
 #include <algorithm>
-#include <optional>
 
 #include "../geometry.h"
 #include "scratch.h"
 
 namespace vtfast::cpu {
 
-// Slot (t, s) of the extent, s its place in the H x W plane, sees key (t', s') at offset t' - t in time, so that the
-// rows of one s are windows of one longer row: runs[s][t' - t + extent_t - 1][s'].
+// Along the leading axis of the extent, the first that is longer than one slot, the bias depends on the offset alone.
+// Slot (t, s), s its place in the plane of the axes behind, sees key (t', s') at offset t' - t, so the rows of one s
+// are windows of one longer row: runs[s][t' - t + length - 1][s'].
 template <class Acc>
 class BiasRuns {
  public:
@@ -27,7 +27,7 @@ class BiasRuns {
 
   // Bias of query slot `slot` for key slots 0, 1, ...; may be read up to a panel past the last key.
   Acc* row(int64_t slot) const {
-    return runs_ + slot % plane_ * run_length_ + (bias_.extent[0] - 1 - slot / plane_) * plane_;
+    return runs_ + slot % plane_ * run_length_ + (length(bias_) - 1 - slot / plane_) * plane_;
   }
 
   void clear() { std::fill_n(runs_, plane_ * run_length_ + kSlack, Acc(0)); }
@@ -56,17 +56,30 @@ class BiasRuns {
  private:
   static constexpr int64_t kSlack = 64;
 
-  static int64_t plane(const BiasGeometry& bias) { return bias.extent[1] * bias.extent[2]; }
-  static int64_t run_length(const BiasGeometry& bias) { return (2 * bias.extent[0] - 1) * plane(bias); }
+  static int leading_axis(const BiasGeometry& bias) {
+    int axis = 0;
+    while (axis < 2 && bias.extent[axis] == 1) ++axis;
+    return axis;
+  }
+  static int64_t length(const BiasGeometry& bias) { return bias.extent[leading_axis(bias)]; }
+  static int64_t plane(const BiasGeometry& bias) {
+    return bias.extent[0] * bias.extent[1] * bias.extent[2] / length(bias);
+  }
+  static int64_t run_length(const BiasGeometry& bias) { return (2 * length(bias) - 1) * plane(bias); }
 
+  // Calls body(run, table, count) for each stretch of runs that is one of the reversed table, too.
   template <class Body>
   void for_each_stretch(Body body) {
-    const int64_t height = bias_.extent[1], width = bias_.extent[2], size = bias_.table_size();
+    const int axis = leading_axis(bias_);
+    const int64_t height = axis == 0 ? bias_.extent[1] : 1, width = axis == 2 ? 1 : bias_.extent[2];
+    Acc* last = reversed_ + bias_.table_size() - 1;
     for (int64_t s = 0; s < plane_; ++s) {
       Acc* stretch = runs_ + s * run_length_;
-      for (int64_t dt = bias_.extent[0] - 1; dt > -bias_.extent[0]; --dt) {
+      for (int64_t offset = length(bias_) - 1; offset > -length(bias_); --offset) {
         for (int64_t key_h = 0; key_h < height; ++key_h, stretch += width) {
-          body(stretch, reversed_ + size - 1 - bias_.row(dt, s / width - key_h, s % width), width);
+          int64_t offsets[3] = {0, s / width - key_h, s % width};
+          offsets[axis] = offset;
+          body(stretch, last - bias_.row(offsets[0], offsets[1], offsets[2]), width);
         }
       }
     }

@@ -145,10 +145,14 @@ int64_t backward_workspace_size(const GridAttentionParams& p, const GridAttentio
 
 void grid_attention_backward(const GridAttentionParams& p, const GridAttentionGradients& gradients, void* workspace) {
   switch (p.data_type) {
-    case DataType::kFloat32: return run<float>(p, gradients, workspace);
-    case DataType::kBFloat16: return run<BFloat16>(p, gradients, workspace);
-    case DataType::kFloat16: return run<Float16>(p, gradients, workspace);
-    case DataType::kFloat64: return run<double>(p, gradients, workspace);
+    case DataType::kFloat32:
+      return run<float>(p, gradients, workspace);
+    case DataType::kBFloat16:
+      return run<BFloat16>(p, gradients, workspace);
+    case DataType::kFloat16:
+      return run<Float16>(p, gradients, workspace);
+    case DataType::kFloat64:
+      return run<double>(p, gradients, workspace);
   }
 }
 

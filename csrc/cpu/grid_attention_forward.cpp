@@ -45,6 +45,7 @@ void run(const GridAttentionParams& p, void* workspace) {
     Scratch& scratch = Scratch::of_this_thread();
     scratch.reserve(AttentionForward<Dot, T>::scratch_bytes(p));
     AttentionForward<Dot, T> engine(p, prefix_out, scratch);
+    [[maybe_unused]] typename Dot::Session session;
     for (int64_t i = begin; i < end; ++i) body(engine, i);
   };
   parallel_for(items * p.num_heads, [&](int64_t begin, int64_t end) {
@@ -63,6 +64,18 @@ void run(const GridAttentionParams& p, void* workspace) {
   average_prefix<T>(p, prefix_out);
 }
 
+void run_bfloat16(const GridAttentionParams& p, void* workspace) {
+#if defined(__AMX_BF16__)
+  return run<MatrixUnitDot, BFloat16>(p, workspace);
+#else
+#if defined(__AVX512BF16__)
+  // The bias is divided by the scale, see AttentionForward::unit.
+  if (p.scale > 1e-6 && p.scale < 1e6) return run<BFloat16Dot, BFloat16>(p, workspace);
+#endif
+  return run<FusedDot<float>, BFloat16>(p, workspace);
+#endif
+}
+
 }  // namespace
 
 int64_t forward_workspace_size(const GridAttentionParams& p) {
@@ -71,14 +84,14 @@ int64_t forward_workspace_size(const GridAttentionParams& p) {
 
 void grid_attention_forward(const GridAttentionParams& p, void* workspace) {
   switch (p.data_type) {
-    case DataType::kFloat32: return run<FusedDot<float>, float>(p, workspace);
-#ifdef __AVX512BF16__
-    case DataType::kBFloat16: return run<BFloat16Dot, BFloat16>(p, workspace);
-#else
-    case DataType::kBFloat16: return run<FusedDot<float>, BFloat16>(p, workspace);
-#endif
-    case DataType::kFloat16: return run<FusedDot<float>, Float16>(p, workspace);
-    case DataType::kFloat64: return run<FusedDot<double>, double>(p, workspace);
+    case DataType::kFloat32:
+      return run<FusedDot<float>, float>(p, workspace);
+    case DataType::kBFloat16:
+      return run_bfloat16(p, workspace);
+    case DataType::kFloat16:
+      return run<FusedDot<float>, Float16>(p, workspace);
+    case DataType::kFloat64:
+      return run<FusedDot<double>, double>(p, workspace);
   }
 }
 

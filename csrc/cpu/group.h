@@ -38,8 +38,7 @@ class Group {
            3 * Scratch::bytes_of<uint8_t>(columns);
   }
 
-  Group(const GridAttentionParams& p, Scratch& scratch)
-      : p_(p), geometry_(p.geometry) {
+  Group(const GridAttentionParams& p, Scratch& scratch) : p_(p), geometry_(p.geometry) {
     const int64_t columns = max_columns(p);
     column_token = scratch.take<int64_t>(columns);
     row_slot = scratch.take<int32_t>(columns);

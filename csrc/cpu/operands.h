@@ -36,19 +36,17 @@ VTFAST_INLINE void load_row_pack(const T* const* sources, const HeadLayout<Fused
 }
 
 #ifdef __AVX512BF16__
-VTFAST_INLINE void load_words(const BFloat16* source, const HeadLayout<BFloat16Dot>& head, float scale,
-                              uint32_t* words) {
-  const Vector<float> factor = broadcast(scale);
-  auto* target = reinterpret_cast<BFloat16*>(words);
-  for (int64_t i = 0; i < 2 * head.word_stride; i += kLanes<float>) {
-    const int64_t left = head.size - i;
-    const Vector<float> row = left >= kLanes<float> ? load_as_acc(source + i)
-                                                    : load_partial_as_acc(source + i, left > 0 ? left : 0);
-    store_from_acc(target + i, row * factor);
-  }
+// Words of two bfloat16 are bit copies: a scale would round them.
+template <class Dot>
+  requires(Dot::kPack == 2)
+VTFAST_INLINE void load_words(const BFloat16* source, const HeadLayout<Dot>& head, float, uint32_t* words) {
+  std::memset(words + head.size / 2, 0, (head.word_stride - head.size / 2) * sizeof(uint32_t));
+  std::memcpy(words, source, head.size * sizeof(BFloat16));
 }
 
-VTFAST_INLINE void load_row_pack(const BFloat16* const* sources, const HeadLayout<BFloat16Dot>& head, uint32_t* words) {
+template <class Dot>
+  requires(Dot::kPack == 2)
+VTFAST_INLINE void load_row_pack(const BFloat16* const* sources, const HeadLayout<Dot>& head, uint32_t* words) {
   for (int64_t i = 0; i < head.padded; i += kLanes<float>) {
     const int64_t left = head.size - i;
     const auto bits = [&](const BFloat16* source) {

@@ -1,6 +1,7 @@
 // Memory of one thread, kept between calls: fresh pages cost more than the work done in them.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -15,10 +16,10 @@ class Scratch {
     return scratch;
   }
 
-  // Forgets what was taken and makes room for `bytes`.
+  // Forgets what was taken and makes room for `bytes`; gives back what an unusually large call has left behind.
   void reserve(size_t bytes) {
     used_ = 0;
-    if (bytes <= size_) return;
+    if (bytes <= size_ && size_ <= std::max(bytes, kKept)) return;
     std::free(memory_);
     size_ = 0;
     memory_ = static_cast<char*>(std::aligned_alloc(kAlignment, round_up(bytes)));
@@ -45,6 +46,7 @@ class Scratch {
   // Arrays start at a cache line, and may be read one vector past their end.
   static constexpr size_t kAlignment = 64;
   static constexpr size_t kSlack = 64;
+  static constexpr size_t kKept = 32 << 20;
 
   static size_t round_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 

@@ -105,21 +105,25 @@ VTFAST_INLINE T reduce_max(Vector<T> v) {
 }
 
 // Minimax polynomial of 2^x on [-0.5, 0.5] through (0, 1), by powers of x; relative error below 1.1e-7.
-inline constexpr float kExp2[] = {1.0f, 0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b752p-5f, 0x1.3cea88p-7f, 0x1.5bba12p-10f};
+inline constexpr float kExp2[] = {1.0f,           0x1.62e42ap-1f, 0x1.ebf9bcp-3f,
+                                  0x1.c6b752p-5f, 0x1.3cea88p-7f, 0x1.5bba12p-10f};
 
-// 2^(x - offset) for x up to about `offset`, to float rounding; exactly 0 below 2^-126 and for minus infinity.
+// 2^(unit x - offset) for unit x up to about `offset`, to float rounding; exactly 0 below 2^-126 and for minus
+// infinity.
 class Exp2 {
  public:
-  // The offset is an integer of magnitude below 2^21.
-  explicit VTFAST_INLINE Exp2(float offset)
-      : shifter_(broadcast(12582912.0f - offset)), smallest_(broadcast(offset - 126.0f)) {}
+  // The offset is an integer of magnitude below 2^21, the unit positive.
+  explicit VTFAST_INLINE Exp2(float offset, float unit = 1)
+      : unit_(broadcast(unit)),
+        shifter_(broadcast(12582912.0f - offset)),
+        smallest_(broadcast((offset - 126.0f) / unit)) {}
 
   VTFAST_INLINE Vector<float> operator()(Vector<float> x) const {
     using V = Vector<float>;
     // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the sum; the offset, an integer
     // itself, is taken off those bits on the way.
-    const V rounded = x + shifter_;
-    const V r = x - (rounded - shifter_);  // in [-0.5, 0.5]
+    const V rounded = x * unit_ + shifter_;
+    const V r = x * unit_ - (rounded - shifter_);  // in [-0.5, 0.5]
     V p = broadcast(kExp2[5]);
     for (int i = 4; i >= 0; --i) p = p * r + broadcast(kExp2[i]);
     const auto exponent = bit_cast<Vector<int32_t>>(rounded) << 23;
@@ -128,6 +132,7 @@ class Exp2 {
   }
 
  private:
+  Vector<float> unit_;
   Vector<float> shifter_;
   Vector<float> smallest_;
 };
@@ -153,7 +158,8 @@ VTFAST_INLINE Vector<float> load_as_acc(const BFloat16* source) {
 VTFAST_INLINE Vector<float> load_as_acc(const Float16* source) {
 #ifdef __AVX512F__
   // The unmasked forms of these intrinsics draw false warnings of uninitialised values from GCC 12.
-  return bit_cast<Vector<float>>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
+  return bit_cast<Vector<float>>(
+      _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
 #else
   return bit_cast<Vector<float>>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
 #endif
@@ -177,7 +183,8 @@ VTFAST_INLINE void store_from_acc(BFloat16* target, Vector<float> v) {
 
 VTFAST_INLINE void store_from_acc(Float16* target, Vector<float> v) {
 #ifdef __AVX512F__
-  const __m256i rounded = _mm512_maskz_cvtps_ph(0xffff, bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m256i rounded =
+      _mm512_maskz_cvtps_ph(0xffff, bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
   const __m128i rounded = _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT);
 #endif

@@ -1,4 +1,4 @@
-// Rows of scores in base-2 units: masking, softmax, and the probabilities again from a saved logsumexp.
+// Rows of scores, times `unit` in base-2 units: masking, softmax, and the probabilities again from a saved logsumexp.
 //
 // Scores of a block of rows lie in panels: row m, column c at [c / kPanel][m][c % kPanel]. A row is handed over as the
 // address of its first column and the distance between panels; columns are a whole number of vectors.
@@ -58,10 +58,10 @@ VTFAST_INLINE Acc largest_score(const ScoreRow<Acc>& row) {
   return reduce_max<Acc>(maximum(largest[0], largest[1]));
 }
 
-// Scores -> exp2(score - offset), handed to sink(address, column, vector). Returns their sum over the vectors.
+// Scores -> exp2(unit score - offset), handed to sink(address, column, vector). Returns their sum over the vectors.
 template <class Sink>
-VTFAST_INLINE Vector<float> exponentials(const ScoreRow<float>& row, float offset, Sink sink) {
-  const Exp2 exp2_of(offset);
+VTFAST_INLINE Vector<float> exponentials(const ScoreRow<float>& row, float unit, float offset, Sink sink) {
+  const Exp2 exp2_of(offset, unit);
   Vector<float> sums[2] = {};
   row.for_each_vector([&](float* scores, int64_t column) {
     const Vector<float> p = exp2_of(load(scores));
@@ -72,10 +72,10 @@ VTFAST_INLINE Vector<float> exponentials(const ScoreRow<float>& row, float offse
 }
 
 template <class Sink>
-VTFAST_INLINE Vector<double> exponentials(const ScoreRow<double>& row, double offset, Sink sink) {
+VTFAST_INLINE Vector<double> exponentials(const ScoreRow<double>& row, double unit, double offset, Sink sink) {
   Vector<double> sum{};
   row.for_each_vector([&](double* scores, int64_t column) {
-    const Vector<double> p = exp2(load(scores) - broadcast(offset));
+    const Vector<double> p = exp2(load(scores) * unit - offset);
     sum += p;
     sink(scores, column, p);
   });
@@ -91,9 +91,9 @@ struct TileStatistics {
 // Softmax, short of the division by the sum, of the rows row(0), ..., row(kRows - 1); sink(m, address, column, vector)
 // takes the result. In three passes over the rows, so that no row waits for another's horizontal sums.
 template <int kRows, class Acc, class Row, class Sink>
-VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Sink sink) {
+VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Acc unit, Sink sink) {
   Acc offsets[kRows];
-  for (int m = 0; m < kRows; ++m) offsets[m] = std::ceil(largest_score<Acc>(row(m)));
+  for (int m = 0; m < kRows; ++m) offsets[m] = std::ceil(largest_score<Acc>(row(m)) * unit);
   Vector<Acc> sums[kRows];
   Acc taken_off[kRows] = {};
   for (int m = 0; m < kRows; ++m) {
@@ -101,10 +101,10 @@ VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Sink sink) {
       // No key at all, or scores beyond what Exp2 takes an offset from.
       taken_off[m] = offsets[m] == -kInfinity<Acc> ? Acc(0) : offsets[m];
       offsets[m] = 0;
-      const Vector<Acc> shift = broadcast(taken_off[m]);
+      const Vector<Acc> shift = broadcast(taken_off[m] / unit);
       row(m).for_each_vector([&](Acc* scores, int64_t) { store(scores, load(scores) - shift); });
     }
-    sums[m] = exponentials(row(m), offsets[m],
+    sums[m] = exponentials(row(m), unit, offsets[m],
                            [&](Acc* scores, int64_t column, Vector<Acc> p) { sink(m, scores, column, p); });
   }
   TileStatistics<Acc, kRows> statistics;

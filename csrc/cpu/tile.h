@@ -5,12 +5,25 @@
 
 namespace vtfast::cpu {
 
+// The largest tile that leaves registers for two vectors of B and a broadcast.
+#ifdef __AVX512F__
+inline constexpr int kMaxTileRows = 14;
+inline constexpr int kColumnTileRows = 8;
+#else
+inline constexpr int kMaxTileRows = 6;
+inline constexpr int kColumnTileRows = 4;
+#endif
+
 // What an operand word is and how two of them meet an accumulator. A word packs kPack neighbours of the depth axis.
+// Rows are multiplied up to kMaxRows at once. A matrix unit has products of its own, in a Session.
 template <class T>
 struct FusedDot {
   using Acc = T;
   using Word = T;
   static constexpr int kPack = 1;
+  static constexpr int kMaxRows = kMaxTileRows;
+  static constexpr bool kMatrixUnit = false;
+  struct Session {};
 
   static VTFAST_INLINE Vector<T> multiply_add(Word a, Vector<Word> b, Vector<T> sum) { return broadcast(a) * b + sum; }
 };
@@ -20,21 +33,15 @@ struct BFloat16Dot {
   using Acc = float;
   using Word = uint32_t;
   static constexpr int kPack = 2;
+  static constexpr int kMaxRows = kMaxTileRows;
+  static constexpr bool kMatrixUnit = false;
+  struct Session {};
 
   static VTFAST_INLINE Vector<float> multiply_add(Word a, Vector<Word> b, Vector<float> sum) {
     const auto pair = bit_cast<__m512bh>(broadcast(a));
     return bit_cast<Vector<float>>(_mm512_dpbf16_ps(bit_cast<__m512>(sum), pair, bit_cast<__m512bh>(b)));
   }
 };
-#endif
-
-// The largest tile that leaves registers for two vectors of B and a broadcast.
-#ifdef __AVX512F__
-inline constexpr int kMaxTileRows = 14;
-inline constexpr int kColumnTileRows = 8;
-#else
-inline constexpr int kMaxTileRows = 6;
-inline constexpr int kColumnTileRows = 4;
 #endif
 
 // Columns of B are handled in panels of two vectors.

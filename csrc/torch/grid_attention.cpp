@@ -21,11 +21,16 @@ using Sizes = std::vector<int64_t>;
 
 DataType data_type(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case ScalarType::Float: return DataType::kFloat32;
-    case ScalarType::BFloat16: return DataType::kBFloat16;
-    case ScalarType::Half: return DataType::kFloat16;
-    case ScalarType::Double: return DataType::kFloat64;
-    default: STD_TORCH_CHECK(false, "qkv must be float32, bfloat16, float16 or float64");
+    case ScalarType::Float:
+      return DataType::kFloat32;
+    case ScalarType::BFloat16:
+      return DataType::kBFloat16;
+    case ScalarType::Half:
+      return DataType::kFloat16;
+    case ScalarType::Double:
+      return DataType::kFloat64;
+    default:
+      STD_TORCH_CHECK(false, "qkv must be float32, bfloat16, float16 or float64");
   }
 }
 
@@ -137,12 +142,12 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor qkv, std::optional<Tensor> bia
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_out, Tensor qkv, std::optional<Tensor> bias_table,
-                                            std::optional<Tensor> pad_qkv, std::optional<Tensor> key_mask, Tensor out,
-                                            Tensor lse, Tensor prefix_lse, Sizes grid, int64_t num_heads, Sizes block,
+                                            std::optional<Tensor> pad_qkv, std::optional<Tensor> key_mask, Tensor lse,
+                                            Tensor prefix_lse, Sizes grid, int64_t num_heads, Sizes block,
                                             Sizes dilation, Sizes shift, Sizes bias_window, bool bias_by_window,
                                             int64_t num_prefix, bool prefix_keys, int64_t prefix_queries,
                                             double scale) {
-  for (Tensor* tensor : {&grad_out, &qkv, &out, &lse, &prefix_lse}) *tensor = torch::stable::contiguous(*tensor);
+  for (Tensor* tensor : {&grad_out, &qkv, &lse, &prefix_lse}) *tensor = torch::stable::contiguous(*tensor);
   bias_table = contiguous(bias_table);
   pad_qkv = contiguous(pad_qkv);
   key_mask = contiguous(key_mask);
@@ -152,10 +157,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_out, Tensor qkv, std::op
   const ScalarType type = qkv.scalar_type(), acc = acc_type(p.data_type);
   const int64_t out_tokens = p.out_prefix() + p.geometry.num_tokens();
   check_tensor(grad_out, "grad_out", type, {p.batch, out_tokens, p.channels()});
-  check_tensor(out, "out", type, {p.batch, out_tokens, p.channels()});
   check_tensor(lse, "lse", acc, {p.batch, p.num_heads, p.geometry.num_tokens()});
   check_tensor(prefix_lse, "prefix_lse", acc, {p.batch, p.num_passes(), p.num_heads, p.geometry.num_prefix});
-  p.out = const_cast<void*>(out.const_data_ptr());
   p.lse = const_cast<void*>(lse.const_data_ptr());
   p.prefix_lse = const_cast<void*>(prefix_lse.const_data_ptr());
 

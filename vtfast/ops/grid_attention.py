@@ -146,7 +146,9 @@ def _check_bias_table(bias_table: Tensor, qkv: Tensor, window: Triple, num_heads
     wanted = ((2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1), num_heads)
     if tuple(bias_table.shape) != wanted:
         got = tuple(bias_table.shape)
-        raise ValueError(f"bias_table must have shape {wanted} for window {window} and num_heads {num_heads}, got {got}")
+        raise ValueError(
+            f"bias_table must have shape {wanted} for window {window} and num_heads {num_heads}, got {got}"
+        )
 
 
 def _check_pad_qkv(pad_qkv: Tensor, qkv: Tensor) -> None:
@@ -226,7 +228,7 @@ def _fake_backward(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     qkv, bias_table, pad_qkv, key_mask, *ctx.settings = inputs
-    ctx.save_for_backward(qkv, bias_table, pad_qkv, key_mask, *output)
+    ctx.save_for_backward(qkv, bias_table, pad_qkv, key_mask, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 

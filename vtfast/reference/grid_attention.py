@@ -34,7 +34,7 @@ def grid_attention(
     """Same arguments, same result, as `vtfast.ops.grid_attention`; every step is one line of tensor algebra."""
     batch, channels = qkv.shape[0], qkv.shape[-1] // 3
     scale = (channels // num_heads) ** -0.5 if scale is None else scale
-    tokens = qkv.reshape(batch, -1, 3 * channels)
+    tokens = qkv.flatten(1, -2)
     prefix, tokens = tokens[:, :num_prefix], tokens[:, num_prefix:]
 
     padded_grid = _padded_grid(grid, block, dilation)
@@ -79,7 +79,7 @@ def grid_attention(
         prefix_out = _attend(q, k, v, scale, open_keys, None).mean(dim=1)
     else:
         _, k, v = rearrange(qkv, "b n (s h d) -> s b h n d", s=3, h=num_heads)
-        open_keys = F.pad(key_mask.reshape(batch, 1, 1, -1), (num_prefix, 0), value=True)
+        open_keys = F.pad(key_mask.reshape(batch, *grid).flatten(1)[:, None, None], (num_prefix, 0), value=True)
         prefix_out = _attend(prefix_q, k, v, scale, open_keys, None)
     return torch.cat([rearrange(prefix_out, "b h p d -> b p (h d)"), out], dim=1)
 

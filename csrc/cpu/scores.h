@@ -1,8 +1,11 @@
-// What forward and backward share: the operands of one head of one group, and its scores.
+// Scores of a tile of query rows against the keys of a group, and other products over its panels.
 #pragma once
 
+#include <algorithm>
+
 #include "bias.h"
-#include "group.h"
+#include "head_view.h"
+#include "matrix_unit.h"
 #include "operands.h"
 #include "softmax.h"
 
@@ -10,121 +13,6 @@ namespace vtfast::cpu {
 
 template <class Acc>
 inline constexpr int64_t kPackedRows = (kMaxTileRows + kLanes<Acc> - 1) / kLanes<Acc> * kLanes<Acc>;
-
-// Addresses of the rows of q, k, v, d_q, ... of one clip and head in the packed layout.
-template <class T>
-class HeadView {
- public:
-  static size_t scratch_bytes(const GridAttentionParams& p) { return Scratch::bytes_of<T>(p.head_dim); }
-
-  HeadView(const GridAttentionParams& p, Scratch& scratch) : p_(p), zeros_(scratch.take<T>(p.head_dim)) {
-    std::fill_n(zeros_, p.head_dim, T{});
-  }
-
-  void select(int64_t batch, int64_t head) {
-    batch_ = batch;
-    head_ = head;
-    first_ = batch * p_.num_tokens();
-    offset_ = head * p_.head_dim;
-  }
-
-  int64_t packed(int64_t token, int64_t which) const {
-    return ((first_ + token) * 3 + which) * p_.channels() + offset_;
-  }
-
-  // Row `which` (0 q, 1 k, 2 v) of a token; padding is the projection of a zero token.
-  const T* row(int64_t token, int64_t which) const {
-    if (token != Group::kPadding) return static_cast<const T*>(p_.qkv) + packed(token, which);
-    if (p_.pad_qkv == nullptr) return zeros_;
-    return static_cast<const T*>(p_.pad_qkv) + which * p_.channels() + offset_;
-  }
-
-  // Index of a token's row in `out` and its gradient.
-  int64_t out(int64_t token) const {
-    const int64_t skipped = p_.geometry.num_prefix - p_.out_prefix();
-    const int64_t tokens = p_.geometry.num_tokens() + p_.out_prefix();
-    return (batch_ * tokens + token - skipped) * p_.channels() + offset_;
-  }
-
-  // Index of a grid token in `lse`.
-  int64_t lse(int64_t token) const {
-    const int64_t tokens = p_.geometry.num_tokens();
-    return (batch_ * p_.num_heads + head_) * tokens + token - p_.geometry.num_prefix;
-  }
-
-  // Index of a prefix token in [B, num_passes, num_heads, P].
-  int64_t prefix(int64_t pass, int64_t token) const {
-    return ((batch_ * p_.num_passes() + pass) * p_.num_heads + head_) * p_.geometry.num_prefix + token;
-  }
-
- private:
-  const GridAttentionParams& p_;
-  T* zeros_;  // [head_dim]
-  int64_t batch_ = 0;
-  int64_t head_ = 0;
-  int64_t first_ = 0;
-  int64_t offset_ = 0;
-};
-
-// The group at work and the one after it, whose rows are fetched into the cache one by one in the course of the work:
-// they lie too far apart for the processor to guess them, and waiting for them would cost a fifth of the time.
-template <class T>
-class GroupPair {
- public:
-  static size_t scratch_bytes(const GridAttentionParams& p) {
-    return 2 * (Group::scratch_bytes(p) + HeadView<T>::scratch_bytes(p));
-  }
-
-  GroupPair(const GridAttentionParams& p, Scratch& scratch)
-      : p_(p), groups_{{p, scratch}, {p, scratch}}, views_{{p, scratch}, {p, scratch}} {}
-
-  const Group& group() const { return groups_[current_]; }
-  const HeadView<T>& view() const { return views_[current_]; }
-
-  // Moves to `task`; `next` is the one that will follow it.
-  void advance(const GroupTask& task, const GroupTask& next) {
-    current_ = 1 - current_;
-    select(current_, task);
-    select(1 - current_, next);
-    fetched_ = 0;
-  }
-
-  void advance_global(int64_t batch, int64_t head) {
-    groups_[current_].gather_global(batch);
-    views_[current_].select(batch, head);
-    fetched_ = groups_[1 - current_].num_columns;
-  }
-
-  // Fetches one more token of the next group; also(token, view) may fetch more of it.
-  template <class Also>
-  VTFAST_INLINE void fetch(Also also) {
-    const Group& next = groups_[1 - current_];
-    if (fetched_ >= next.num_columns) return;
-    const int64_t token = next.column_token[fetched_++];
-    if (token == Group::kPadding) return;
-    for (int which : {0, 1, 2}) fetch_row(views_[1 - current_].row(token, which));
-    also(token, views_[1 - current_]);
-  }
-
-  void fetch_row(const T* row) const {
-    const char* line = reinterpret_cast<const char*>(row);
-    for (size_t offset = 0; offset < p_.head_dim * sizeof(T); offset += 64) {
-      prefetch(line + offset);
-    }
-  }
-
- private:
-  void select(int which, const GroupTask& task) {
-    groups_[which].gather(task.batch, task.group);
-    views_[which].select(task.batch, task.head);
-  }
-
-  const GridAttentionParams& p_;
-  Group groups_[2];
-  HeadView<T> views_[2];
-  int current_ = 0;
-  int64_t fetched_ = 0;
-};
 
 // The score panels of up to one tile of query rows against all keys of a group.
 template <class Dot>
@@ -137,7 +25,7 @@ class Scores {
     const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
     const HeadLayout<Dot> head(p.head_dim);
     return Scratch::bytes_of<Word>(kPackedRows<Acc> * head.word_stride) + Scratch::bytes_of<Acc>(columns) +
-           Scratch::bytes_of<Acc>(kMaxTileRows * (columns + kPanel<Acc>)) +
+           Scratch::bytes_of<Acc>(Dot::kMaxRows * (columns + kPanel<Acc>)) +
            Scratch::bytes_of<Word>(kLanes<Word> * head.word_stride);
   }
 
@@ -145,7 +33,7 @@ class Scores {
     const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
     packed_q_ = scratch.take<Word>(kPackedRows<Acc> * head_.word_stride);
     no_bias_ = scratch.take<Acc>(columns);
-    tails_ = scratch.take<Acc>(kMaxTileRows * (columns + kPanel<Acc>));
+    tails_ = scratch.take<Acc>(Dot::kMaxRows * (columns + kPanel<Acc>));
     staging_ = scratch.take<Word>(kLanes<Word> * head_.word_stride);
   }
 
@@ -153,7 +41,7 @@ class Scores {
   // prefix (no bias) and what fills the last vector (never seen), from `tails_`.
   void begin_group(const Group& group, bool has_bias) {
     group_ = &group;
-    columns_ = round_up(group.num_columns, kLanes<Acc>);
+    columns_ = round_up(group.num_columns, Dot::kMatrixUnit ? kPanel<Acc> : kLanes<Acc>);
     tail_start_ = has_bias ? group.num_slots / kPanel<Acc> * kPanel<Acc> : 0;
     std::fill_n(no_bias_, group.num_columns, Acc(0));
     std::fill_n(no_bias_ + group.num_columns, columns_ - group.num_columns, -kInfinity<Acc>);
@@ -187,6 +75,13 @@ class Scores {
     return packed_q_;
   }
 
+  // The same for the matrix unit: [kMaxRows][word_stride].
+  template <class Row>
+  const Word* load_rows(Row row) {
+    for (int m = 0; m < Dot::kMaxRows; ++m) load_words(row(m), head_, Acc(1), packed_q_ + m * head_.word_stride);
+    return packed_q_;
+  }
+
   // Sets the bias of tile row m: that of slot `slot`, or none.
   void set_bias(int m, const BiasRuns<Acc>* bias, int64_t slot) {
     if (bias == nullptr) {
@@ -201,6 +96,14 @@ class Scores {
     tails_at_[m] = tail - tail_start_;
   }
 
+  // scores = factor scores + bias, for products that could not start from the bias.
+  void add_bias(int m, const ScoreRow<Acc>& scores, Acc factor) const {
+    scores.for_each_vector([&](Acc* target, int64_t column) {
+      const Acc* bias = column < tail_start_ ? bias_[m] : tails_at_[m];
+      store(target, load(target) * factor + load(bias + column));
+    });
+  }
+
   // scores[panel][m][...] = bias + q k^T; between() is called after each panel.
   template <int kRows, class Between>
   VTFAST_INLINE void compute(const Word* rows, const Word* keys, Acc* scores, int64_t panel_stride,
@@ -208,9 +111,8 @@ class Scores {
     for (int64_t column = 0; column < columns_; column += kPanel<Acc>) {
       const Acc* const* bias = column < tail_start_ ? bias_ : tails_at_;
       const auto initial = [&](int m, int c) { return load(bias[m] + column + c); };
-      product<kRows>(rows, keys, columns_ - column, initial, [scores](int m, int c, Vector<Acc> sum) {
-        store(scores + m * kPanel<Acc> + c, sum);
-      });
+      product<kRows>(rows, keys, columns_ - column, initial,
+                     [scores](int m, int c, Vector<Acc> sum) { store(scores + m * kPanel<Acc> + c, sum); });
       keys += panel_words();
       scores += panel_stride;
       between();
@@ -231,7 +133,8 @@ class Scores {
  private:
   // Not inlined: on its own, the compiler keeps the whole tile in registers.
   template <int kRows, int kVectors, class Initial, class Sink>
-  __attribute__((noinline)) void product_of_vectors(const Word* rows, const Word* keys, Initial initial, Sink sink) const {
+  __attribute__((noinline)) void product_of_vectors(const Word* rows, const Word* keys, Initial initial,
+                                                    Sink sink) const {
     Tile<Dot, kRows, kVectors> tile;
     tile.fill(initial);
     tile.template multiply_add<1, kPackedRows<Acc>>(rows, keys, kPanel<Acc>, head_.words);
@@ -246,8 +149,8 @@ class Scores {
   Acc* no_bias_;
   Acc* tails_;
   Word* staging_;
-  const Acc* bias_[kMaxTileRows];
-  const Acc* tails_at_[kMaxTileRows];
+  const Acc* bias_[Dot::kMaxRows];
+  const Acc* tails_at_[Dot::kMaxRows];
 };
 
 // product[m] = sum over columns of panels[m][column] rows[column]: sink(m, d, sum). Panels are kRows tall out of
