@@ -244,7 +244,12 @@ def _backward(ctx: Any, grad_out: Tensor | None, *_: Tensor | None) -> tuple[Ten
     return (d_qkv, None if bias_table is None else d_table, None if pad_qkv is None else d_pad, *no_grads)
 
 
+def _second_derivative(ctx: Any, *grads: Tensor | None) -> None:
+    raise NotImplementedError('grid_attention has no second derivative; the backend "reference" has')
+
+
 torch.library.register_autograd("vtfast::grid_attention", _backward, setup_context=_setup_context)
+torch.library.register_autograd("vtfast::grid_attention_backward", _second_derivative)
 
 
 @torch.library.register_vmap("vtfast::grid_attention")
