@@ -37,7 +37,7 @@ class AttentionBackward {
     return GroupPair<T>::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) +
            (p.bias_table == nullptr ? 0 : 2 * BiasRuns<Acc>::scratch_bytes(p.bias)) +
            5 * Scratch::bytes_of<Acc>(columns * head.padded) + 2 * Scratch::bytes_of<Acc>(kMaxBlockRows * columns) +
-           2 * Scratch::bytes_of<Acc>(kMaxBlockRows * head.padded) +
+           2 * Scratch::bytes_of<Acc>((kMaxBlockRows + kPackedRows<Acc>)*head.padded) +
            Scratch::bytes_of<Acc>(kMaxTileRows * head.padded) + Scratch::bytes_of<Acc>(head.padded);
   }
 
@@ -53,7 +53,8 @@ class AttentionBackward {
       *array = scratch.take<Acc>(columns * padded);
     }
     for (Acc** array : {&probabilities_, &d_scores_}) *array = scratch.take<Acc>(kMaxBlockRows * columns);
-    for (Acc** array : {&query_rows_, &d_out_rows_}) *array = scratch.take<Acc>(kMaxBlockRows * padded);
+    for (Acc** array : {&query_rows_, &d_out_rows_})
+      *array = scratch.take<Acc>((kMaxBlockRows + kPackedRows<Acc>)*padded);
     result_ = scratch.take<Acc>(kMaxTileRows * padded);
     row_ = scratch.take<Acc>(padded);
   }
@@ -100,11 +101,8 @@ class AttentionBackward {
     batch_ = batch;
     contribution_ = contribution;
     scores_.begin_group(group(), bias_.has_value());
-    scores_.pack_keys(view(), 1, keys_);
-    scores_.pack_keys(view(), 2, values_);
-    for (int64_t c = 0; c < group().num_columns; ++c) {
-      load_row(view().row(group().column_token[c], 1), p_.head_dim, padded, Acc(1), key_rows_ + c * padded);
-    }
+    load_columns(2, values_);
+    load_columns(1, keys_);
     for (Acc* sums : {d_keys_, d_values_}) std::fill_n(sums, scores_.columns() * padded, Acc(0));
     if (group().num_prefix_rows == 0) clear_prefix({0});
     if (group().num_rows == 0) return;
@@ -112,6 +110,16 @@ class AttentionBackward {
       constexpr int kBlock = kBlockTiles * kRows;
       for (int64_t row = 0; row < group().num_rows; row += kBlock) attend_block<kRows>(row);
     });
+  }
+
+  // Rows k or v (`which`) of the group, packed for products over head_dim; key_rows_ keeps them as rows.
+  void load_columns(int64_t which, Acc* panels) {
+    const int64_t padded = scores_.head().padded;
+    for (int64_t c = 0; c < group().num_columns; ++c) {
+      load_row(view().row(group().column_token[c], which), p_.head_dim, padded, Acc(1), key_rows_ + c * padded);
+    }
+    std::fill_n(key_rows_ + group().num_columns * padded, (scores_.columns() - group().num_columns) * padded, Acc(0));
+    scores_.pack_keys(key_rows_, panels);
   }
 
   template <int kRows>
@@ -144,15 +152,12 @@ class AttentionBackward {
         groups_.fetch_row(static_cast<const T*>(gradients_.grad_out) + next.out(token));
       });
     };
-    const auto row_of = [&](const Acc* rows) {
-      return [=](int64_t m) { return rows + std::min<int64_t>(m, kRows - 1) * padded; };
-    };
-    scores_.template compute<kRows>(scores_.pack_rows(row_of(queries), Acc(1)), keys_, p, kPanelStride, fetch);
+    scores_.template compute<kRows>(scores_.pack_rows(queries), keys_, p, kPanelStride, fetch);
     for (int m = 0; m < kRows; ++m) {
       recover_probabilities({p + m * kPanel<Acc>, kPanelStride, scores_.columns()}, clamped(m));
-      fetch();
+      if (m % 4 == 0) fetch();
     }
-    weigh_values<kRows>(scores_.pack_rows(row_of(d_outs), Acc(1)), p, d_scores);
+    weigh_values<kRows>(scores_.pack_rows(d_outs), p, d_scores);
     for (int m = 0; m < kRows && tile_row + m < group().num_rows; ++m) {
       const ScoreRow<Acc> row{d_scores + m * kPanel<Acc>, kPanelStride, scores_.columns()};
       const bool biased = bias_sums_ && !group().is_prefix_row(tile_row + m);

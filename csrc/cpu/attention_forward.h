@@ -120,12 +120,14 @@ class AttentionForward {
     if constexpr (Dot::kMatrixUnit) {
       const int64_t words = scores_.head().word_stride;
       Dot::multiply_keys(scores_.load_rows(query), words, keys_, scores_.num_panels(), score_panels_);
-      for (int m = 0; m < kRows; ++m) scores_.add_bias(m, score_row<kRows>(m), scale);
-      for (int64_t i = 0; i < 2 * kRows; ++i) fetch();
+      for (int m = 0; m < kRows; ++m) {
+        scores_.add_bias(m, score_row<kRows>(m), scale);
+        fetch();
+      }
     } else {
       const Word* rows = scores_.pack_rows(query, scale);
       scores_.template compute<kRows>(rows, keys_, score_panels_, kRows * kPanel<Acc>, fetch);
-      for (int m = 0; m < kRows; ++m) fetch();
+      for (int m = 0; m < kRows; m += 4) fetch();
     }
   }
 

@@ -24,7 +24,7 @@ class Scores {
   static size_t scratch_bytes(const GridAttentionParams& p) {
     const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
     const HeadLayout<Dot> head(p.head_dim);
-    return Scratch::bytes_of<Word>(kPackedRows<Acc> * head.word_stride) + Scratch::bytes_of<Acc>(columns) +
+    return Scratch::bytes_of<Word>(kPackedRows<Acc> * head.word_stride) + 2 * Scratch::bytes_of<Acc>(columns) +
            Scratch::bytes_of<Acc>(Dot::kMaxRows * (columns + kPanel<Acc>)) +
            Scratch::bytes_of<Word>(kLanes<Word> * head.word_stride);
   }
@@ -33,6 +33,7 @@ class Scores {
     const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
     packed_q_ = scratch.take<Word>(kPackedRows<Acc> * head_.word_stride);
     no_bias_ = scratch.take<Acc>(columns);
+    is_slot_ = scratch.take<BitsOf<Acc>>(columns);
     tails_ = scratch.take<Acc>(Dot::kMaxRows * (columns + kPanel<Acc>));
     staging_ = scratch.take<Word>(kLanes<Word> * head_.word_stride);
   }
@@ -45,6 +46,8 @@ class Scores {
     tail_start_ = has_bias ? group.num_slots / kPanel<Acc> * kPanel<Acc> : 0;
     std::fill_n(no_bias_, group.num_columns, Acc(0));
     std::fill_n(no_bias_ + group.num_columns, columns_ - group.num_columns, -kInfinity<Acc>);
+    std::fill_n(is_slot_, group.num_slots, BitsOf<Acc>(-1));
+    std::fill_n(is_slot_ + group.num_slots, columns_ - group.num_slots, BitsOf<Acc>(0));
   }
 
   int64_t columns() const { return columns_; }
@@ -64,6 +67,13 @@ class Scores {
     }
   }
 
+  // The same out of rows that are loaded already, [columns, padded].
+  void pack_keys(const Word* rows, Word* panels) const {
+    for (int64_t column = 0; column < columns_; column += kLanes<Acc>, rows += kLanes<Acc> * head_.padded) {
+      transpose_rows(rows, panels + column / kPanel<Acc> * panel_words() + column % kPanel<Acc>, kPanel<Acc>);
+    }
+  }
+
   int64_t panel_words() const { return head_.word_stride * kPanel<Acc>; }
 
   // Packs tile rows, given by row(m) for m < kMaxTileRows, as the left side: [word][kPackedRows].
@@ -71,6 +81,14 @@ class Scores {
   const Word* pack_rows(Row row, Acc scale) {
     for (int64_t m = 0; m < kPackedRows<Acc>; m += kLanes<Word>) {
       pack_columns<Dot>([&](int i) { return row(m + i); }, head_, scale, staging_, packed_q_ + m, kPackedRows<Acc>);
+    }
+    return packed_q_;
+  }
+
+  // The same out of rows that are loaded already, [kPackedRows, padded]; those behind the tile may hold anything.
+  const Word* pack_rows(const Word* rows) {
+    for (int64_t m = 0; m < kPackedRows<Acc>; m += kLanes<Word>, rows += kLanes<Word> * head_.padded) {
+      transpose_rows(rows, packed_q_ + m, kPackedRows<Acc>);
     }
     return packed_q_;
   }
@@ -90,10 +108,13 @@ class Scores {
     }
     bias_[m] = bias->row(slot);
     Acc* tail = tails_ + m * (columns_ - tail_start_);
-    const int64_t slots_left = group_->num_slots - tail_start_;
-    std::copy_n(bias_[m] + tail_start_, slots_left, tail);
-    std::copy_n(no_bias_ + group_->num_slots, columns_ - group_->num_slots, tail + slots_left);
     tails_at_[m] = tail - tail_start_;
+    int64_t column = tail_start_;
+    for (; column < group_->num_slots; column += kLanes<Acc>, tail += kLanes<Acc>) {
+      const auto bias_bits = bit_cast<Vector<BitsOf<Acc>>>(load(bias_[m] + column)) & load(is_slot_ + column);
+      store(tail, load(no_bias_ + column) + bit_cast<Vector<Acc>>(bias_bits));
+    }
+    for (; column < columns_; column += kLanes<Acc>, tail += kLanes<Acc>) store(tail, load(no_bias_ + column));
   }
 
   // scores = factor scores + bias, for products that could not start from the bias.
@@ -131,6 +152,12 @@ class Scores {
   }
 
  private:
+  void transpose_rows(const Word* rows, Word* target, int64_t stride) const {
+    for (int64_t d = 0; d < head_.padded; d += kLanes<Word>) {
+      transpose(rows + d, head_.padded, target + d * stride, stride);
+    }
+  }
+
   // Not inlined: on its own, the compiler keeps the whole tile in registers.
   template <int kRows, int kVectors, class Initial, class Sink>
   __attribute__((noinline)) void product_of_vectors(const Word* rows, const Word* keys, Initial initial,
@@ -146,7 +173,8 @@ class Scores {
   int64_t columns_ = 0;
   int64_t tail_start_ = 0;
   Word* packed_q_;
-  Acc* no_bias_;
+  Acc* no_bias_;          // [columns], 0, and minus infinity behind the last key
+  BitsOf<Acc>* is_slot_;  // [columns], all bits set for slots of the group
   Acc* tails_;
   Word* staging_;
   const Acc* bias_[Dot::kMaxRows];

@@ -3,7 +3,7 @@
 from vtfast.layers.mlp import Mlp
 from vtfast.layers.patch_embedding import PatchEmbed3d
 from vtfast.layers.patch_merging import PatchMerging
-from vtfast.layers.residual import residual_add, residual_add_norm
+from vtfast.layers.residual import add_branch, residual_add
 from vtfast.layers.stochastic_depth import StochasticDepth
 from vtfast.layers.window_attention import WindowAttention3d
 
@@ -13,6 +13,6 @@ __all__ = [
     "PatchMerging",
     "StochasticDepth",
     "WindowAttention3d",
+    "add_branch",
     "residual_add",
-    "residual_add_norm",
 ]

@@ -1,11 +1,20 @@
 """The two-layer perceptron of a transformer block."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from vtfast.layers.linear import can_fuse, fused_linear, wants_gradient
 
 
 class Mlp(nn.Module):
-    """Computes fc2(GELU(fc1(x))), with dropout after each layer.
+    """Computes fc2(GELU(fc1(x))), with dropout after each layer, and adds a residual if given.
+
+    On a CPU the hidden layer, the largest tensor of the block, exists only for a slice of the tokens at a time, which
+    stays in the caches. Training keeps what enters the GELU, and computes the GELU again in the backward.
 
     Args:
         dim: channels of input and output.
@@ -22,6 +31,84 @@ class Mlp(nn.Module):
     def forward(
         self,
         x: Tensor,  # [..., C]
+        residual: Tensor | None = None,  # [..., C]
     ) -> Tensor:  # [..., C]
+        layers = (self.fc1, self.fc2)
+        drops = self.training and self.dropout > 0.0
+        if not drops and can_fuse(x, *layers, residual=residual):
+            parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+            if not wants_gradient(x, *layers, residual=residual):
+                return _mlp(x, residual, *parameters)
+            if all(parameter.requires_grad for parameter in parameters):
+                return _TrainedMlp.apply(x, residual, *parameters)
         hidden = F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
-        return F.dropout(self.fc2(hidden), self.dropout, self.training)
+        out = F.dropout(self.fc2(hidden), self.dropout, self.training)
+        return out if residual is None else out + residual
+
+
+def _slices(*tensors: Tensor | None) -> Any:  # each [..., C]
+    """The same rows of every tensor, some thousand at a time: enough for the matrix product to run at full speed."""
+    rows = max(2048, 1024 * torch.get_num_threads())
+    tokens = next(t.numel() // t.shape[-1] for t in tensors if t is not None)
+    absent = [None] * -(-tokens // rows)
+    return zip(*(absent if t is None else t.flatten(0, -2).split(rows) for t in tensors), strict=True)
+
+
+def _mlp(
+    x: Tensor,  # [..., C]
+    residual: Tensor | None,  # [..., C]
+    weight1: Tensor,  # [hidden, C]
+    bias1: Tensor,  # [hidden]
+    weight2: Tensor,  # [C, hidden]
+    bias2: Tensor,  # [C]
+) -> Tensor:  # [..., C]
+    out = torch.empty_like(x)
+    for x_rows, residual_rows, out_rows in _slices(x, residual, out):
+        hidden = fused_linear(x_rows, weight1, bias1, "gelu")
+        out_rows.copy_(fused_linear(hidden, weight2, bias2, residual=residual_rows))
+    return out
+
+
+class _TrainedMlp(torch.autograd.Function):
+    """`_mlp` with its gradients, by slices in both directions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # [..., C]
+        residual: Tensor | None,  # [..., C]
+        weight1: Tensor,  # [hidden, C]
+        bias1: Tensor,  # [hidden]
+        weight2: Tensor,  # [C, hidden]
+        bias2: Tensor,  # [C]
+    ) -> Tensor:  # [..., C]
+        hidden, out = fused_linear(x, weight1, bias1), torch.empty_like(x)
+        for hidden_rows, residual_rows, out_rows in _slices(hidden, residual, out):
+            out_rows.copy_(fused_linear(F.gelu(hidden_rows), weight2, bias2, residual=residual_rows))
+        ctx.save_for_backward(x, hidden, weight1, weight2)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        d_out: Tensor,  # [..., C]
+    ) -> tuple[Tensor | None, ...]:
+        x, hidden, weight1, weight2 = ctx.saved_tensors
+        d_out, d_x = d_out.contiguous(), torch.empty_like(x)
+        d_weight1 = d_bias1 = d_weight2 = None
+        for x_rows, hidden_rows, d_out_rows, d_x_rows in _slices(x, hidden, d_out, d_x):
+            active = F.gelu(hidden_rows)
+            d_weight2 = _sum(d_weight2, d_out_rows.t() @ active)
+            d_hidden = torch.ops.aten.gelu_backward.grad_input(d_out_rows @ weight2, hidden_rows, grad_input=active)
+            d_weight1 = _sum(d_weight1, d_hidden.t() @ x_rows)
+            d_bias1 = _sum(d_bias1, d_hidden.sum(0))
+            torch.mm(d_hidden, weight1, out=d_x_rows)
+        d_residual = d_out if ctx.needs_input_grad[1] else None
+        d_parameters = (d_weight1, d_bias1, d_weight2, d_out.flatten(0, -2).sum(0))
+        return d_x, d_residual, *(gradient.to(x.dtype) for gradient in d_parameters)
+
+
+def _sum(total: Tensor | None, term: Tensor) -> Tensor:
+    """Adds one slice's term, in float32: bfloat16 would round the sum once a slice."""
+    return term if total is None else total.float().add_(term)

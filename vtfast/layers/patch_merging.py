@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtfast.layers.linear import linear
+
 
 class PatchMerging(nn.Module):
     """Joins 2 x 2 neighbours of a frame, normalises the 4*C channels and projects them to 2*C. Time stays.
@@ -28,7 +30,7 @@ class PatchMerging(nn.Module):
         self,
         x: Tensor,  # [B, T, H, W, C]
     ) -> Tensor:  # [B, T, ceil(H/2), ceil(W/2), 2*C]
-        return self.reduction(self.norm(join_neighbours(x)))
+        return linear(self.norm(join_neighbours(x)), self.reduction)
 
 
 def join_neighbours(

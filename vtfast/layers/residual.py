@@ -1,6 +1,9 @@
-"""The residual connection of a transformer block, alone and together with the LayerNorm that follows it."""
+"""The residual connection of a transformer block."""
 
-from torch import Tensor, nn
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
 
 from vtfast.layers.stochastic_depth import StochasticDepth
 
@@ -11,15 +14,20 @@ def residual_add(
     drop_path: StochasticDepth,
 ) -> Tensor:  # [B, ..., C]
     """The sum of `x` and `branch`, the branch under stochastic depth."""
-    return x + drop_path(branch)
+    if not drop_path.active:
+        return x + branch
+    if x.dtype != branch.dtype:
+        return x + drop_path(branch)
+    return torch.addcmul(x, branch, drop_path.sample_scale(branch))
 
 
-def residual_add_norm(
+def add_branch(
     x: Tensor,  # [B, ..., C]
-    branch: Tensor,  # [B, ..., C]
+    branch: Callable[..., Tensor],
+    normed: Tensor,  # [B, ..., C]
     drop_path: StochasticDepth,
-    norm: nn.LayerNorm,
-) -> tuple[Tensor, Tensor]:  # both [B, ..., C]
-    """`residual_add` and the LayerNorm of its result: the new stream and the input of the next branch."""
-    total = residual_add(x, branch, drop_path)
-    return total, norm(total)
+) -> Tensor:  # [B, ..., C]
+    """`residual_add` of `branch(normed)`; the branch itself adds `x`, as `residual`, unless it may be dropped."""
+    if drop_path.active:
+        return residual_add(x, branch(normed), drop_path)
+    return branch(normed, residual=x)

@@ -22,13 +22,16 @@ class StochasticDepth(nn.Module):
             raise ValueError(f"rate must be between 0 and 1, got {rate}")
         self.rate = rate
 
+    @property
+    def active(self) -> bool:
+        """Whether samples may be dropped: in training, at a rate above zero."""
+        return self.training and self.rate > 0.0
+
     def forward(
         self,
         x: Tensor,  # [B, ...]
     ) -> Tensor:  # [B, ...]
-        if not self.training or self.rate == 0.0:
-            return x
-        return x * self.sample_scale(x)
+        return x * self.sample_scale(x) if self.active else x
 
     def sample_scale(
         self,

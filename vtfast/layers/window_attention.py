@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtfast.layers.linear import linear
 from vtfast.ops._arguments import triple
 from vtfast.ops.window_attention import window_attention
 
@@ -64,9 +65,10 @@ class WindowAttention3d(nn.Module):
     def forward(
         self,
         x: Tensor,  # [B, T, H, W, C]
+        residual: Tensor | None = None,  # [B, T, H, W, C], added to the result
     ) -> Tensor:  # [B, T, H, W, C]
         out = window_attention(
-            self.qkv(x),
+            linear(x, self.qkv),
             num_heads=self.num_heads,
             window=self.window,
             shift=self.shift,
@@ -74,7 +76,10 @@ class WindowAttention3d(nn.Module):
             pad_qkv=self.qkv.bias,
             shrunk_bias=self.shrunk_window_bias,
         )
-        return F.dropout(self.proj(out), self.dropout, self.training)
+        if not self.training or self.dropout == 0.0:
+            return linear(out, self.proj, residual=residual)
+        out = F.dropout(self.proj(out), self.dropout)
+        return out if residual is None else out + residual
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, window={self.window}, shift={self.shift}"

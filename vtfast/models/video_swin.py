@@ -16,8 +16,7 @@ from vtfast.layers import (
     PatchMerging,
     StochasticDepth,
     WindowAttention3d,
-    residual_add,
-    residual_add_norm,
+    add_branch,
 )
 from vtfast.models.features import StageInfo, resolve_indices
 from vtfast.models.preprocessing import Preprocessing
@@ -44,9 +43,8 @@ class Block(nn.Module):
         self,
         x: Tensor,  # [B, T, H, W, C]
     ) -> Tensor:  # [B, T, H, W, C]
-        branch = self.attn(self.norm1(x))
-        x, normed = residual_add_norm(x, branch, self.drop_path, self.norm2)
-        return residual_add(x, self.mlp(normed), self.drop_path)
+        x = add_branch(x, self.attn, self.norm1(x), self.drop_path)
+        return add_branch(x, self.mlp, self.norm2(x), self.drop_path)
 
 
 class Stage(nn.Module):
