@@ -106,7 +106,7 @@ class _TrainedMlp(torch.autograd.Function):
             torch.mm(d_hidden, weight1, out=d_x_rows)
         d_residual = d_out if ctx.needs_input_grad[1] else None
         d_parameters = (d_weight1, d_bias1, d_weight2, d_out.flatten(0, -2).sum(0))
-        return d_x, d_residual, *(gradient.to(x.dtype) for gradient in d_parameters)
+        return d_x, d_residual, *(None if gradient is None else gradient.to(x.dtype) for gradient in d_parameters)
 
 
 def _sum(total: Tensor | None, term: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""Linear layers together with what follows them, an activation or a residual, as one product where oneDNN has it.
+
+A plain linear layer fills its result with the bias before the product adds to it, and an activation or a residual
+makes another tensor. Most of that time goes into memory pages touched for the first time. oneDNN's linear operation,
+the one that torch.compile uses on CPUs, does bias, activation and residual while it writes the product.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as _module
+
+from vtfast._backend import current_backend
+
+_AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_FUSED_TYPES = {torch.float32}
+if _AVAILABLE and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    _FUSED_TYPES.add(torch.bfloat16)
+
+
+def linear(
+    x: Tensor,  # [..., C]
+    layer: nn.Linear,  # C to C'
+    *,
+    activation: str = "none",
+    residual: Tensor | None = None,  # [..., C']
+) -> Tensor:  # [..., C']
+    """activation(layer(x)) + residual; fused where `can_fuse` says so and no gradient is wanted.
+
+    Args:
+        x: input of the layer.
+        layer: the linear layer.
+        activation: "none" or "gelu" (the exact one, with erf).
+        residual: added to the result, if given.
+
+    Raises:
+        ValueError: `activation` is neither.
+    """
+    if activation not in ("none", "gelu"):
+        raise ValueError(f"activation must be none or gelu, got {activation!r}")
+    fusible = activation == "none" or residual is None
+    if fusible and can_fuse(x, layer, residual=residual) and not wants_gradient(x, layer, residual=residual):
+        return fused_linear(x, layer.weight, layer.bias, activation, residual)
+    out = layer(x)
+    if activation == "gelu":
+        out = F.gelu(out)
+    return out if residual is None else out + residual
+
+
+def fused_linear(
+    x: Tensor,  # [..., C]
+    weight: Tensor,  # [C', C]
+    bias: Tensor | None,  # [C']
+    activation: str = "none",
+    residual: Tensor | None = None,  # [..., C'], with no activation
+) -> Tensor:  # [..., C']
+    """The product of oneDNN with bias and activation or residual, without autograd; for what `can_fuse` accepts."""
+    product = torch.ops.mkldnn._linear_pointwise
+    if residual is None:
+        return product(x, weight, bias, activation, [], "none")
+    return product.binary(x, residual, weight, bias, "add")
+
+
+def can_fuse(
+    x: Tensor,  # [..., C]
+    *layers: nn.Linear,
+    residual: Tensor | None = None,  # [..., C']
+) -> bool:
+    """Whether `fused_linear` computes these layers: dense CPU tensors of one dtype, float32 or bfloat16.
+
+    Whatever looks into the computation sees plain PyTorch: hooks on the layers, tracing and compilation, function
+    transforms, dispatch modes (FLOP counters, fake tensors), and `vtfast.use_backend("reference")`.
+    """
+    if torch.compiler.is_compiling() or not _AVAILABLE or current_backend() == "reference":
+        return False
+    if not all(map(_is_bare, layers)) or _is_observed():
+        return False
+    tensors = (x, residual, *(tensor for layer in layers for tensor in (layer.weight, layer.bias)))
+    return (
+        x.dtype in _FUSED_TYPES
+        and x.numel() > 0
+        and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == x.dtype)
+        and all(_is_dense(tensor) and tensor.dtype == x.dtype for tensor in tensors if tensor is not None)
+        and (residual is None or residual.shape == (*x.shape[:-1], layers[-1].out_features))
+    )
+
+
+def wants_gradient(x: Tensor, *layers: nn.Linear, residual: Tensor | None = None) -> bool:
+    """Whether autograd has to record these layers."""
+    parameters = (parameter for layer in layers for parameter in layer.parameters())
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, *parameters))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """A contiguous tensor in CPU memory, and no subclass, which may mean something else by a product."""
+    dense = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.layout == torch.strided
+    return dense and tensor.is_contiguous()
+
+
+def _is_bare(layer: nn.Linear) -> bool:
+    """A linear layer that nobody replaced, patched or hooked."""
+    hooks = (
+        layer._forward_pre_hooks,
+        layer._forward_hooks,
+        layer._backward_pre_hooks,
+        layer._backward_hooks,
+        _module._global_forward_pre_hooks,
+        _module._global_forward_hooks,
+        _module._global_backward_pre_hooks,
+        _module._global_backward_hooks,
+    )
+    return type(layer) is nn.Linear and "forward" not in vars(layer) and not any(hooks)
+
+
+def _is_observed() -> bool:
+    """Under a tracer, a function transform, forward-mode differentiation or a dispatch mode."""
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
