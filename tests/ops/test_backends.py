@@ -1,0 +1,140 @@
+"""Which implementation answers, and that every instruction set's build passes the same comparison."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vtfast
+from vtfast import _library, ops, reference
+
+TESTS = Path(__file__).parents[1]
+
+# Every code path once: whole and ragged tiles and panels, padding, seams, prefix, mask, in each dtype.
+PARITY = """
+import torch
+from attention_check import DTYPES, check, make_problem
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+open_keys = torch.rand(2, 5 * 6 * 7, generator=torch.Generator().manual_seed(0)) > 0.3
+for dtype in DTYPES:
+    for size in (1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 49, 64, 79):
+        check(make_problem((1, 1, size), (1, 1, size), dtype=dtype, batch=1, num_heads=1, head_dim=size))
+    for queries in ("none", "global", "mean"):
+        prefix = {"num_prefix": 2, "prefix_queries": queries}
+        check(make_problem((5, 6, 7), (2, 4, 4), shift=(1, 2, 2), dtype=dtype, key_mask=open_keys, **prefix))
+        check(make_problem((5, 6, 7), (3, 3, 2), dilation=(1, 2, 2), head_dim=33, dtype=dtype, **prefix))
+    check(make_problem((8, 7, 8), (8, 7, 7), shift=(4, 3, 3), dtype=dtype, head_dim=32, batch=1))
+    check(make_problem((2, 5, 6), (2, 3, 4), dtype=dtype, logits=100.0))
+from vtfast import _library
+print(_library.cpu_instruction_set)
+"""
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in a process of its own, with this environment and no other setting of ours."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("VTFAST_", "ATEN_"))}
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.requires_native
+@pytest.mark.parametrize("name", ["avx2", "avx512", "avx512_bf16", "amx"])
+def test_every_instruction_set_agrees_with_the_reference(name: str) -> None:
+    if not _library.build_info()["cpu_supported"][name]:
+        pytest.skip(f"this processor has no {name}")
+    result = run(PARITY, VTFAST_CPU_CAPABILITY=name)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [name]
+
+
+CALL = """
+import torch, vtfast
+qkv = torch.randn(1, 2, 4, 4, 24)
+out = vtfast.ops.grid_attention(qkv, (2, 4, 4), num_heads=2, block=(2, 2, 2))
+"""
+
+
+def test_native_without_a_library_is_an_error_that_gives_the_reason() -> None:
+    result = run(CALL, ATEN_CPU_CAPABILITY="default", VTFAST_BACKEND="native")
+    assert result.returncode != 0
+    assert "RuntimeError: no compiled kernel for grid_attention: torch's CPU capability is DEFAULT" in result.stderr
+
+
+def test_reference_asked_for_by_name_needs_no_library_and_no_warning() -> None:
+    result = run(CALL, ATEN_CPU_CAPABILITY="default", VTFAST_BACKEND="reference")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+
+
+def test_the_environment_names_the_backend() -> None:
+    code = "import vtfast._backend; print(vtfast._backend.current_backend())"
+    assert run(code, VTFAST_BACKEND="reference").stdout.strip() == "reference"
+    assert run(code).stdout.strip() == "auto"
+
+
+def test_an_unknown_backend_in_the_environment_is_an_error() -> None:
+    result = run("import vtfast", VTFAST_BACKEND="fast")
+    assert result.returncode != 0
+    assert "ValueError: VTFAST_BACKEND must be one of auto, native, reference, got 'fast'" in result.stderr
+
+
+def test_an_unknown_backend_is_an_error() -> None:
+    with (
+        pytest.raises(ValueError, match="backend must be one of auto, native, reference, got 'cuda'"),
+        vtfast.use_backend("cuda"),
+    ):
+        pass
+
+
+@pytest.mark.requires_native
+def test_backends_are_chosen_within_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    qkv, calls = torch.randn(1, 2, 4, 4, 24), []
+    plain = reference.grid_attention
+
+    def counting(*args: object, **kwargs: object) -> torch.Tensor:
+        calls.append(vtfast._backend.current_backend())
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(reference, "grid_attention", counting)
+
+    def call() -> None:
+        ops.grid_attention(qkv, (2, 4, 4), num_heads=2, block=(2, 2, 2))
+
+    call()
+    with vtfast.use_backend("reference"):
+        call()
+        with vtfast.use_backend("native"):
+            call()
+        call()
+    call()
+    assert calls == ["reference", "reference"]
+
+
+def test_a_context_left_by_an_error_restores_the_backend() -> None:
+    before = vtfast._backend.current_backend()
+    with pytest.raises(ZeroDivisionError), vtfast.use_backend("reference"):
+        raise ZeroDivisionError
+    assert vtfast._backend.current_backend() == before
+
+
+def test_a_device_without_kernels() -> None:
+    qkv = torch.empty(1, 2, 4, 4, 24, device="meta")
+
+    def call() -> torch.Tensor:
+        return ops.grid_attention(qkv, (2, 4, 4), num_heads=2, block=(2, 2, 2))
+
+    with vtfast.use_backend("native"), pytest.raises(RuntimeError, match="grid_attention: device meta has no kernel"):
+        call()
+    with pytest.warns(UserWarning, match="device meta has no kernel.*The reference answers"):
+        assert call().shape == (1, 2, 4, 4, 8)
