@@ -33,7 +33,7 @@ class AttentionBackward {
 
   static size_t scratch_bytes(const GridAttentionParams& p) {
     const HeadLayout<Dot> head(p.head_dim);
-    const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
+    const int64_t columns = Scores<Dot>::max_columns(p);
     return GroupPair<T>::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) +
            (p.bias_table == nullptr ? 0 : 2 * BiasRuns<Acc>::scratch_bytes(p.bias)) +
            5 * Scratch::bytes_of<Acc>(columns * head.padded) + 2 * Scratch::bytes_of<Acc>(kMaxBlockRows * columns) +
@@ -44,7 +44,7 @@ class AttentionBackward {
   AttentionBackward(const GridAttentionParams& p, const GridAttentionGradients& gradients,
                     const SharedGradients<Acc>& shared, Scratch& scratch)
       : p_(p), gradients_(gradients), shared_(shared), groups_(p, scratch), scores_(p, scratch) {
-    const int64_t padded = scores_.head().padded, columns = round_up(Group::max_columns(p), kPanel<Acc>);
+    const int64_t padded = scores_.head().padded, columns = Scores<Dot>::max_columns(p);
     if (p.bias_table != nullptr) {
       bias_.emplace(p.bias, scratch);
       bias_sums_.emplace(p.bias, scratch);
@@ -176,14 +176,14 @@ class AttentionBackward {
 
   void recover_probabilities(const ScoreRow<Acc>& scores, int64_t row) {
     const int64_t token = group().token_of_row(row);
+    Acc lse;
     if (group().is_prefix_row(row)) {
-      if (group().masked) mask_row(scores, group().column_open, Group::kOpen);
       const int64_t pass = p_.prefix_queries == PrefixQueries::kGlobal ? 0 : contribution_;
-      probabilities_row(scores, static_cast<const Acc*>(p_.prefix_lse)[view().prefix(pass, token)]);
+      lse = static_cast<const Acc*>(p_.prefix_lse)[view().prefix(pass, token)];
     } else {
-      if (group().masked) mask_row(scores, group().column_region, group().row_region[row]);
-      probabilities_row(scores, static_cast<const Acc*>(p_.lse)[view().lse(token)]);
+      lse = static_cast<const Acc*>(p_.lse)[view().lse(token)];
     }
+    probabilities_row(scores, scores_.penalties(row), lse);
   }
 
   // d_scores = P dP = p (dO V^T)

@@ -17,7 +17,7 @@ class AttentionForward {
 
   static size_t scratch_bytes(const GridAttentionParams& p) {
     const HeadLayout<Dot> head(p.head_dim);
-    const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
+    const int64_t columns = Scores<Dot>::max_columns(p);
     return GroupPair<T>::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) +
            (p.bias_table == nullptr ? 0 : BiasRuns<Acc>::scratch_bytes(p.bias)) +
            Scratch::bytes_of<Word>(columns * head.word_stride) + Scratch::bytes_of<Word>(columns * head.padded) +
@@ -28,7 +28,7 @@ class AttentionForward {
   AttentionForward(const GridAttentionParams& p, Acc* prefix_out, Scratch& scratch)
       : p_(p), prefix_out_(prefix_out), groups_(p, scratch), scores_(p, scratch) {
     const HeadLayout<Dot>& head = scores_.head();
-    const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
+    const int64_t columns = Scores<Dot>::max_columns(p);
     if (p.bias_table != nullptr) bias_.emplace(p.bias, scratch);
     keys_ = scratch.take<Word>(columns * head.word_stride);
     values_ = scratch.take<Word>(columns * head.padded);
@@ -94,10 +94,7 @@ class AttentionForward {
       scores_.set_bias(m, bias_ && !prefix ? &*bias_ : nullptr, prefix ? 0 : group().row_slot[clamped(m)]);
     }
     score<kRows>([&](int m) { return view().row(group().token_of_row(clamped(m)), 0); });
-    if (group().masked) {
-      for (int m = 0; m < kRows; ++m) mask(score_row<kRows>(m), clamped(m));
-    }
-    const TileStatistics<Acc, kRows> statistics = softmax<kRows>();
+    const TileStatistics<Acc, kRows> statistics = softmax<kRows>(clamped);
     for (int m = 0; m < kRows && first_row + m < group().num_rows; ++m) {
       write_lse(pass, first_row + m, statistics.lse[m]);
     }
@@ -150,20 +147,13 @@ class AttentionForward {
     return {score_panels_ + m * kPanel<Acc>, kRows * kPanel<Acc>, scores_.columns()};
   }
 
-  void mask(const ScoreRow<Acc>& scores, int64_t row) {
-    if (group().is_prefix_row(row)) {
-      mask_row(scores, group().column_open, Group::kOpen);
-    } else {
-      mask_row(scores, group().column_region, group().row_region[row]);
-    }
-  }
-
   // Leaves the probabilities where multiply_panels reads them: in place of the scores, or as words of their own.
-  template <int kRows>
-  VTFAST_INLINE TileStatistics<Acc, kRows> softmax() {
+  template <int kRows, class RowOf>
+  VTFAST_INLINE TileStatistics<Acc, kRows> softmax(RowOf row_of) {
     const auto row = [this](int m) { return score_row<kRows>(m); };
+    const auto penalties = [&](int m) { return scores_.penalties(row_of(m)); };
     return softmax_tile<kRows, Acc>(
-        row, static_cast<Acc>(unit()), [this](int m, Acc* scores, int64_t column, Vector<Acc> p) {
+        row, penalties, static_cast<Acc>(unit()), [this](int m, Acc* scores, int64_t column, Vector<Acc> p) {
           if constexpr (Dot::kPack == 1) {
             store(scores, p);
           } else {

@@ -7,6 +7,7 @@
 #include "head_view.h"
 #include "matrix_unit.h"
 #include "operands.h"
+#include "penalties.h"
 #include "softmax.h"
 
 namespace vtfast::cpu {
@@ -22,15 +23,15 @@ class Scores {
   using Word = typename Dot::Word;
 
   static size_t scratch_bytes(const GridAttentionParams& p) {
-    const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
+    const int64_t columns = max_columns(p);
     const HeadLayout<Dot> head(p.head_dim);
-    return Scratch::bytes_of<Word>(kPackedRows<Acc> * head.word_stride) + 2 * Scratch::bytes_of<Acc>(columns) +
-           Scratch::bytes_of<Acc>(Dot::kMaxRows * (columns + kPanel<Acc>)) +
+    return Penalties<Acc>::scratch_bytes(p, columns) + Scratch::bytes_of<Word>(kPackedRows<Acc> * head.word_stride) +
+           2 * Scratch::bytes_of<Acc>(columns) + Scratch::bytes_of<Acc>(Dot::kMaxRows * (columns + kPanel<Acc>)) +
            Scratch::bytes_of<Word>(kLanes<Word> * head.word_stride);
   }
 
-  Scores(const GridAttentionParams& p, Scratch& scratch) : head_(p.head_dim) {
-    const int64_t columns = round_up(Group::max_columns(p), kPanel<Acc>);
+  Scores(const GridAttentionParams& p, Scratch& scratch) : head_(p.head_dim), penalties_(p, max_columns(p), scratch) {
+    const int64_t columns = max_columns(p);
     packed_q_ = scratch.take<Word>(kPackedRows<Acc> * head_.word_stride);
     no_bias_ = scratch.take<Acc>(columns);
     is_slot_ = scratch.take<BitsOf<Acc>>(columns);
@@ -43,6 +44,7 @@ class Scores {
   void begin_group(const Group& group, bool has_bias) {
     group_ = &group;
     columns_ = round_up(group.num_columns, Dot::kMatrixUnit ? kPanel<Acc> : kLanes<Acc>);
+    penalties_.begin_group(group, columns_);
     tail_start_ = has_bias ? group.num_slots / kPanel<Acc> * kPanel<Acc> : 0;
     std::fill_n(no_bias_, group.num_columns, Acc(0));
     std::fill_n(no_bias_ + group.num_columns, columns_ - group.num_columns, -kInfinity<Acc>);
@@ -50,7 +52,9 @@ class Scores {
     std::fill_n(is_slot_ + group.num_slots, columns_ - group.num_slots, BitsOf<Acc>(0));
   }
 
+  static int64_t max_columns(const GridAttentionParams& p) { return round_up(Group::max_columns(p), kPanel<Acc>); }
   int64_t columns() const { return columns_; }
+  const Acc* penalties(int64_t row) { return penalties_.of_row(row); }
   int64_t num_panels() const { return (columns_ + kPanel<Acc> - 1) / kPanel<Acc>; }
   const HeadLayout<Dot>& head() const { return head_; }
 
@@ -169,6 +173,7 @@ class Scores {
   }
 
   HeadLayout<Dot> head_;
+  Penalties<Acc> penalties_;
   const Group* group_ = nullptr;
   int64_t columns_ = 0;
   int64_t tail_start_ = 0;

@@ -1,4 +1,4 @@
-// Rows of scores, times `unit` in base-2 units: masking, softmax, and the probabilities again from a saved logsumexp.
+// Rows of scores, times `unit` in base-2 units: softmax, and the probabilities again from a saved logsumexp.
 //
 // Scores of a block of rows lie in panels: row m, column c at [c / kPanel][m][c % kPanel]. A row is handed over as the
 // address of its first column and the distance between panels; columns are a whole number of vectors.
@@ -34,26 +34,15 @@ struct ScoreRow {
   }
 };
 
-// Forbids the columns of other regions than `region`; see Group for the codes.
+// The largest score of a row once `penalties` [columns], unless null, have been added to it.
 template <class Acc>
-inline void mask_row(const ScoreRow<Acc>& row, const uint8_t* column_region, uint8_t region) {
-  using Bits = Vector<BitsOf<Acc>>;
-  const Vector<Acc> forbidden = broadcast(-kInfinity<Acc>);
-  row.for_each_vector([&](Acc* scores, int64_t column) {
-    Vector<uint8_t, kLanes<Acc>> codes;
-    std::memcpy(&codes, column_region + column, sizeof(codes));
-    const auto code = __builtin_convertvector(codes, Bits);
-    const Bits allowed = (code == region) | (code == Group::kOpen);
-    store(scores, allowed ? load(scores) : forbidden);
-  });
-}
-
-template <class Acc>
-VTFAST_INLINE Acc largest_score(const ScoreRow<Acc>& row) {
+VTFAST_INLINE Acc largest_score(const ScoreRow<Acc>& row, const Acc* penalties) {
   Vector<Acc> largest[2] = {broadcast(-kInfinity<Acc>), broadcast(-kInfinity<Acc>)};
-  row.for_each_vector([&](const Acc* scores, int64_t column) {
+  row.for_each_vector([&](Acc* scores, int64_t column) {
+    Vector<Acc> score = load(scores);
+    if (penalties != nullptr) store(scores, score += load(penalties + column));
     Vector<Acc>& slot = largest[column / kLanes<Acc> % 2];
-    slot = maximum(slot, load(scores));
+    slot = maximum(slot, score);
   });
   return reduce_max<Acc>(maximum(largest[0], largest[1]));
 }
@@ -88,12 +77,13 @@ struct TileStatistics {
   Acc lse[kRows];          // natural logarithm; minus infinity for a row with no key
 };
 
-// Softmax, short of the division by the sum, of the rows row(0), ..., row(kRows - 1); sink(m, address, column, vector)
-// takes the result. In three passes over the rows, so that no row waits for another's horizontal sums.
-template <int kRows, class Acc, class Row, class Sink>
-VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Acc unit, Sink sink) {
+// Softmax, short of the division by the sum, of the rows row(0), ..., row(kRows - 1), with penalties(m) as above;
+// sink(m, address, column, vector) takes the result. In three passes over the rows, so that no row waits for another's
+// horizontal sums.
+template <int kRows, class Acc, class Row, class Penalties, class Sink>
+VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Penalties penalties, Acc unit, Sink sink) {
   Acc offsets[kRows];
-  for (int m = 0; m < kRows; ++m) offsets[m] = std::ceil(largest_score<Acc>(row(m)) * unit);
+  for (int m = 0; m < kRows; ++m) offsets[m] = std::ceil(largest_score<Acc>(row(m), penalties(m)) * unit);
   Vector<Acc> sums[kRows];
   Acc taken_off[kRows] = {};
   for (int m = 0; m < kRows; ++m) {
@@ -116,11 +106,16 @@ VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Acc unit, Sink si
   return statistics;
 }
 
-// Scores -> probabilities, in place.
+// Scores and their penalties, unless null -> probabilities, in place.
 template <class Acc>
-VTFAST_INLINE void probabilities_row(const ScoreRow<Acc>& row, Acc lse) {
+VTFAST_INLINE void probabilities_row(const ScoreRow<Acc>& row, const Acc* penalties, Acc lse) {
   const Vector<Acc> offset = broadcast(lse == -kInfinity<Acc> ? kInfinity<Acc> : lse * Acc(kLog2E));
-  row.for_each_vector([&](Acc* scores, int64_t) { store(scores, exp2(load(scores) - offset)); });
+  if (penalties == nullptr) {
+    row.for_each_vector([&](Acc* scores, int64_t) { store(scores, exp2(load(scores) - offset)); });
+  } else {
+    row.for_each_vector(
+        [&](Acc* scores, int64_t column) { store(scores, exp2(load(scores) + load(penalties + column) - offset)); });
+  }
 }
 
 }  // namespace vtfast::cpu
