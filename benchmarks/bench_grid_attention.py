@@ -1,0 +1,32 @@
+"""The core of window attention at the sizes of swin3d_t, under pytest-benchmark.
+
+For looking at one alternative while working on it. `python -m benchmarks` takes the ways in turns instead of one after
+the other, and is what published figures come from.
+"""
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.measure import NotSupportedError, relative_error
+from benchmarks.peers import MODES, core_ways, reference_outputs
+from benchmarks.shapes import SWIN3D_T_WINDOWS, WindowShape
+from benchmarks.suites.grid_attention import TOLERANCES
+
+
+@pytest.mark.parametrize("way", ["eager", "SDPA", "FlexAttention", "compile", "vtfast"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("shape", SWIN3D_T_WINDOWS, ids=lambda shape: shape.name)
+def test_core(benchmark: BenchmarkFixture, shape: WindowShape, dtype: torch.dtype, mode: str, way: str) -> None:
+    torch.compiler.reset()
+    benchmark.group = f"{shape.name}, {dtype}, {mode}"
+    try:
+        (made,) = core_ways(shape, dtype, mode, (way,))
+    except NotSupportedError as error:
+        pytest.skip(str(error))
+    returned = benchmark(made.run)
+    assert made.outputs is not None
+    reference = reference_outputs(shape, dtype, mode)
+    for value, right, limit in zip(made.outputs(returned), reference, TOLERANCES[dtype], strict=False):
+        assert relative_error(value, right) <= limit

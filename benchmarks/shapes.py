@@ -1,0 +1,92 @@
+"""Named sizes of real models."""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """One window attention of a Video Swin.
+
+    Args:
+        name: of the stage.
+        grid: tokens (T, H, W), a multiple of the window.
+        num_heads: number of attention heads.
+        window: window (T, H, W), in tokens.
+        shift: cyclic shift (T, H, W), in tokens, after Swin's clamp: 0 along an axis that is a single window.
+        head_dim: channels of a head.
+        batch: clips.
+    """
+
+    name: str
+    grid: Triple
+    num_heads: int
+    window: Triple = (8, 7, 7)
+    shift: Triple = (0, 0, 0)
+    head_dim: int = 32
+    batch: int = 1
+
+    @property
+    def channels(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def num_tokens(self) -> int:
+        return self.batch * prod(self.grid)
+
+    @property
+    def num_groups(self) -> int:
+        """Windows of a clip."""
+        return prod(self.grid) // prod(self.window)
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        t, h, w = self.window
+        return (2 * t - 1) * (2 * h - 1) * (2 * w - 1), self.num_heads
+
+    @property
+    def product_flops(self) -> int:
+        """Floating point operations of one of attention's matrix products: two in the forward, five in the backward."""
+        return 2 * self.num_tokens * prod(self.window) * self.channels
+
+    def shifted(self) -> "WindowShape":
+        """The same with Swin's shift by half a window."""
+        half = (w // 2 if size > w else 0 for size, w in zip(self.grid, self.window, strict=True))
+        t, h, w = half
+        return replace(self, name=f"{self.name}, shifted", shift=(t, h, w))
+
+
+# swin3d_t at 16 x 224 x 224: patches of 2 x 4 x 4, then half the height and width a stage.
+SWIN3D_T_STAGES = (
+    WindowShape("stage 1", (8, 56, 56), 3),
+    WindowShape("stage 2", (8, 28, 28), 6),
+    WindowShape("stage 3", (8, 14, 14), 12),
+    WindowShape("stage 4", (8, 7, 7), 24),
+)
+
+# Every attention of swin3d_t; stage 4 is a single window, which is not shifted.
+SWIN3D_T_WINDOWS = tuple(
+    variant for stage in SWIN3D_T_STAGES for variant in ((stage, stage.shifted()) if stage.num_groups > 1 else (stage,))
+)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A video backbone on a clip.
+
+    Args:
+        model: name in vtfast's registry and in torchvision.
+        clip: (B, C, T, H, W).
+    """
+
+    model: str
+    clip: tuple[int, int, int, int, int]
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {' x '.join(map(str, self.clip))}"
+
+
+SWIN3D_T = ModelShape("swin3d_t", (1, 3, 16, 224, 224))
