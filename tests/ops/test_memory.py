@@ -49,3 +49,9 @@ def test_a_stage_of_video_swin_needs_little_beyond_its_inputs_and_results() -> N
     table = "torch.zeros(15 * 13 * 13, 3, requires_grad=True)"
     call = f"step((8, 56, 56), 96, num_heads=3, block=(8, 7, 7), shift=(4, 3, 3), bias_table={table})"
     assert peak_of(call) < 1.3 * 73
+
+
+def test_the_bias_of_a_large_plane_is_not_laid_out_pair_by_pair() -> None:
+    """4096 tokens of one frame have 64 MiB of pairs, and a table of 63 KiB."""
+    table = "torch.zeros(127 * 127, 1, requires_grad=True)"
+    assert peak_of(f"step((1, 64, 64), 16, num_heads=1, block=(1, 64, 64), bias_table={table})") < 30
