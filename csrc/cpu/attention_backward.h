@@ -192,11 +192,9 @@ class AttentionBackward {
     constexpr int64_t kPanelStride = kBlockTiles * kRows * kPanel<Acc>;
     const Acc* values = values_;
     for (int64_t column = 0; column < scores_.columns(); column += kPanel<Acc>) {
-      scores_.template product<kRows>(
-          d_outs, values, scores_.columns() - column, [](int, int) { return Vector<Acc>{}; },
-          [&](int m, int c, Vector<Acc> sum) {
-            store(d_scores + m * kPanel<Acc> + c, sum * load(p + m * kPanel<Acc> + c));
-          });
+      scores_.template product<kRows>(d_outs, values, scores_.columns() - column, [&](int m, int c, Vector<Acc> sum) {
+        store(d_scores + m * kPanel<Acc> + c, sum * load(p + m * kPanel<Acc> + c));
+      });
       values += scores_.panel_words();
       p += kPanelStride;
       d_scores += kPanelStride;

@@ -135,23 +135,23 @@ class Scores {
                              Between between) const {
     for (int64_t column = 0; column < columns_; column += kPanel<Acc>) {
       const Acc* const* bias = column < tail_start_ ? bias_ : tails_at_;
-      const auto initial = [&](int m, int c) { return load(bias[m] + column + c); };
-      product<kRows>(rows, keys, columns_ - column, initial,
-                     [scores](int m, int c, Vector<Acc> sum) { store(scores + m * kPanel<Acc> + c, sum); });
+      // The bias comes last: its rows lie in the second-level cache, and here the products hide the way from there.
+      product<kRows>(rows, keys, columns_ - column, [&](int m, int c, Vector<Acc> sum) {
+        store(scores + m * kPanel<Acc> + c, sum + load(bias[m] + column + c));
+      });
       keys += panel_words();
       scores += panel_stride;
       between();
     }
   }
 
-  // One panel of rows x keys: sink(m, column, initial(m, column) + sum).
-  template <int kRows, class Initial, class Sink>
-  VTFAST_INLINE void product(const Word* rows, const Word* keys, int64_t columns_left, Initial initial,
-                             Sink sink) const {
+  // One panel of rows x keys: sink(m, column, sum).
+  template <int kRows, class Sink>
+  VTFAST_INLINE void product(const Word* rows, const Word* keys, int64_t columns_left, Sink sink) const {
     if (columns_left > kLanes<Acc>) {
-      product_of_vectors<kRows, 2>(rows, keys, initial, sink);
+      product_of_vectors<kRows, 2>(rows, keys, sink);
     } else {
-      product_of_vectors<kRows, 1>(rows, keys, initial, sink);
+      product_of_vectors<kRows, 1>(rows, keys, sink);
     }
   }
 
@@ -163,11 +163,10 @@ class Scores {
   }
 
   // Not inlined: on its own, the compiler keeps the whole tile in registers.
-  template <int kRows, int kVectors, class Initial, class Sink>
-  __attribute__((noinline)) void product_of_vectors(const Word* rows, const Word* keys, Initial initial,
-                                                    Sink sink) const {
+  template <int kRows, int kVectors, class Sink>
+  __attribute__((noinline)) void product_of_vectors(const Word* rows, const Word* keys, Sink sink) const {
     Tile<Dot, kRows, kVectors> tile;
-    tile.fill(initial);
+    tile.fill([](int, int) { return Vector<Acc>{}; });
     tile.template multiply_add<1, kPackedRows<Acc>>(rows, keys, kPanel<Acc>, head_.words);
     tile.drain(sink);
   }
