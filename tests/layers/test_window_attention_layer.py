@@ -24,6 +24,16 @@ def test_agrees_with_torchvision(size: tuple[int, ...], shifted: bool) -> None:
     torch.testing.assert_close(grads, expected_grads)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+def test_adds_the_residual_after_dropout(grad: bool, dropout: float) -> None:
+    layer = randomise(WindowAttention3d(16, 4, (4, 3, 3), dropout=dropout), seed=0)
+    x, residual = torch.randn(2, 4, 5, 6, 16), torch.randn(2, 4, 5, 6, 16)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(layer(x, residual=residual), layer(x) + residual)
+        assert torch.equal(layer(x, residual=residual), residual) == (dropout == 1.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -53,8 +53,8 @@ def test_same_logits_as_torchvision_on_whole_clips(
 
 @pytest.mark.parametrize(
     "size",
-    [(9, 40, 52), (8, 48, 48), (17, 33, 61), (2, 60, 20), (3, 5, 7)],
-    ids=["odd", "even", "primes", "flat", "tiny"],
+    [(9, 40, 52), (17, 33, 61), (2, 60, 20), (3, 5, 7)],
+    ids=["odd", "primes", "flat", "tiny"],
 )
 def test_gradients_agree_with_torchvision(size: tuple[int, ...]) -> None:
     model, oracle = (m.double() for m in pair())
