@@ -129,6 +129,7 @@ def run_case(case: Case, effort: Effort) -> list[Result]:
 
     A way that raises `NotSupportedError` gets no time; one whose result is wrong is timed, but marked.
     """
+    torch.compiler.reset()  # each case compiles afresh: dynamo gives up on a function that it has seen in many sizes
     threads = torch.get_num_threads()
     reference = case.reference() if case.reference is not None else None
     able: list[Way] = []
