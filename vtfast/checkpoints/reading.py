@@ -80,7 +80,7 @@ def _read_pickle(path: Path) -> Any:
             f"{path} does not load with weights_only=True: it is no checkpoint, or it holds Python objects beside its "
             f"tensors. If you trust it, save its state dict alone with torch.save and load that. ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ValueError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
 
 
