@@ -63,7 +63,11 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["file.pth", "file.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02}q\x00."], ids=["empty", "text", "pickle"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a checkpoint", b"abseiling\n", b"\x80\x02}q\x00."],
+    ids=["empty", "text", "labels", "pickle"],
+)
 def test_broken_file(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} (is not a readable|does not load|must hold)"):
