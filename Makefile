@@ -23,7 +23,7 @@ lint: $(VENV)/.lint
 	$(BIN)/python -m mypy
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m pytest -q benchmarks
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) build *.egg-info vtfast/*.so
