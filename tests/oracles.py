@@ -1,5 +1,6 @@
-"""Upstream packages as oracles. torchvision's CUDA wheel serves a CPU torch too, with the two schemas below."""
+"""Upstream packages as oracles."""
 
+import importlib
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -7,22 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import upstream
+from benchmarks.measure import NotSupportedError
 from vtfast.models import VideoSwin
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_library: torch.library.Library | None = None
-
 
 def torchvision_models() -> ModuleType:
     """`torchvision.models`; skips the test where torchvision is not installed."""
-    global _library
-    if _library is None and not hasattr(torch.ops.torchvision, "nms"):
-        # Importing torchvision attaches fake kernels to these operators, which only its compiled library defines.
-        _library = torch.library.Library("torchvision", "FRAGMENT")
-        _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("torchvision.models")
+    try:
+        upstream.torchvision_video()
+    except NotSupportedError as error:
+        pytest.skip(str(error))
+    return importlib.import_module("torchvision.models")
 
 
 def torchvision_video() -> ModuleType:
