@@ -121,7 +121,7 @@ class Scores {
     for (; column < columns_; column += kLanes<Acc>, tail += kLanes<Acc>) store(tail, load(no_bias_ + column));
   }
 
-  // scores = factor scores + bias, for products that could not start from the bias.
+  // scores = factor scores + bias, for the matrix unit, which stores its products bare.
   void add_bias(int m, const ScoreRow<Acc>& scores, Acc factor) const {
     scores.for_each_vector([&](Acc* target, int64_t column) {
       const Acc* bias = column < tail_start_ ? bias_[m] : tails_at_[m];
