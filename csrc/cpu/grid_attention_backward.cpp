@@ -28,7 +28,8 @@ struct Workspace {
   Workspace(const GridAttentionParams& p, const GridAttentionGradients& gradients) {
     const int64_t passes = p.geometry.num_groups() + 1;
     prefix = p.batch * p.num_heads * passes * p.geometry.num_prefix * 3 * p.head_dim;
-    if (gradients.d_pad_qkv != nullptr) pad = p.num_heads * p.batch * p.geometry.num_groups() * 2 * p.head_dim;
+    if (gradients.d_pad_qkv != nullptr && p.geometry.has_padding())
+      pad = p.num_heads * p.batch * p.geometry.num_groups() * 2 * p.head_dim;
     if (gradients.d_bias_table != nullptr) table = p.num_heads * Chunks(p).count * p.bias.table_size();
   }
   int64_t size() const { return prefix + pad + table; }
@@ -63,13 +64,14 @@ void sum_prefix(const GridAttentionParams& p, const GridAttentionGradients& grad
   });
 }
 
-// d_pad_qkv = the sum over groups; no query is padding, so q has none.
+// d_pad_qkv = the sum over groups, of which there are none (null) without padding; no query is padding, so q has none.
 template <class T>
 void sum_padding(const GridAttentionParams& p, const GridAttentionGradients& gradients, const AccOf<T>* parts) {
   using Acc = AccOf<T>;
   const int64_t size = 2 * p.head_dim, items = p.batch * p.geometry.num_groups();
   auto* target = static_cast<T*>(gradients.d_pad_qkv);
-  std::fill_n(target, p.channels(), T{});
+  std::fill_n(target, 3 * p.channels(), T{});
+  if (parts == nullptr) return;
   parallel_for(p.num_heads, [&](int64_t begin, int64_t end) {
     Scratch& scratch = Scratch::of_this_thread();
     scratch.reserve(Scratch::bytes_of<Acc>(size));
@@ -133,7 +135,7 @@ void run(const GridAttentionParams& p, const GridAttentionGradients& gradients, 
     });
   }
   if (p.geometry.num_prefix > 0) sum_prefix<T>(p, gradients, prefix_parts);
-  if (gradients.d_pad_qkv != nullptr) sum_padding<T>(p, gradients, pad_parts);
+  if (gradients.d_pad_qkv != nullptr) sum_padding<T>(p, gradients, shared.pad);
   if (gradients.d_bias_table != nullptr) sum_tables<Acc>(p, gradients, tables, chunks.count);
 }
 

@@ -20,7 +20,7 @@ class Group {
   int64_t num_rows = 0;
   int64_t num_prefix_rows = 0;  // the last of the rows
   bool masked = false;          // whether any column is out of reach of any row
-  int64_t* column_token;        // [num_columns], index into the B x (P + N) tokens of a clip, or kPadding
+  int64_t* column_token;        // [num_columns], index into the P + N tokens of a clip, or kPadding
   int32_t* row_slot;            // [num_rows], column of a grid row
   uint8_t* row_region;          // [num_rows], region of a grid row
   uint8_t* column_region;       // [num_columns] as grid rows see it
@@ -91,7 +91,6 @@ class Group {
   int64_t token_of_row(int64_t row) const {
     return is_prefix_row(row) ? prefix_of_row(row) : column_token[row_slot[row]];
   }
-  bool has_padding_column() const { return num_rows - num_prefix_rows < num_slots; }
 
  private:
   const bool* clip_mask(int64_t batch) const {

@@ -6,7 +6,7 @@
 namespace vtfast::cpu {
 
 // The group at work and the one after it, whose rows are fetched into the cache one by one in the course of the work:
-// they lie too far apart for the processor to guess them, and waiting for them would cost a fifth of the time.
+// they lie too far apart for the processor to guess them, which costs time where memory is busy.
 template <class T>
 class GroupPair {
  public:

@@ -49,9 +49,8 @@ void check_tensor(const Tensor& tensor, const char* name, ScalarType type, std::
   }
 }
 
-std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  if (!tensor) return std::nullopt;
-  return torch::stable::contiguous(*tensor);
+void make_contiguous(std::optional<Tensor>& tensor) {
+  if (tensor) tensor = torch::stable::contiguous(*tensor);
 }
 
 const void* address(const std::optional<Tensor>& tensor) { return tensor ? tensor->const_data_ptr() : nullptr; }
@@ -79,10 +78,11 @@ Axis make_axis(const Settings& s, size_t axis) {
   return Axis::make(size, block, dilation, shift);
 }
 
-// Checks the inputs (which must be contiguous) and describes them; outputs are left out.
-GridAttentionParams describe(const Tensor& qkv, const std::optional<Tensor>& bias_table,
-                             const std::optional<Tensor>& pad_qkv, const std::optional<Tensor>& key_mask,
-                             const Settings& s) {
+// Checks the inputs, makes them contiguous and describes them; outputs are left out.
+GridAttentionParams describe(Tensor& qkv, std::optional<Tensor>& bias_table, std::optional<Tensor>& pad_qkv,
+                             std::optional<Tensor>& key_mask, const Settings& s) {
+  qkv = torch::stable::contiguous(qkv);
+  for (std::optional<Tensor>* tensor : {&bias_table, &pad_qkv, &key_mask}) make_contiguous(*tensor);
   GridAttentionParams p{};
   p.geometry = {make_axis(s, 0), make_axis(s, 1), make_axis(s, 2), s.num_prefix};
   for (size_t axis = 0; axis < 3; ++axis) {
@@ -122,10 +122,6 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor qkv, std::optional<Tensor> bia
                                            std::optional<Tensor> key_mask, Sizes grid, int64_t num_heads, Sizes block,
                                            Sizes dilation, Sizes shift, Sizes bias_window, bool bias_by_window,
                                            int64_t num_prefix, bool prefix_keys, int64_t prefix_queries, double scale) {
-  qkv = torch::stable::contiguous(qkv);
-  bias_table = contiguous(bias_table);
-  pad_qkv = contiguous(pad_qkv);
-  key_mask = contiguous(key_mask);
   GridAttentionParams p = describe(qkv, bias_table, pad_qkv, key_mask,
                                    {grid, num_heads, block, dilation, shift, bias_window, bias_by_window, num_prefix,
                                     prefix_keys, prefix_queries, scale});
@@ -147,10 +143,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_out, Tensor qkv, std::op
                                             Sizes dilation, Sizes shift, Sizes bias_window, bool bias_by_window,
                                             int64_t num_prefix, bool prefix_keys, int64_t prefix_queries,
                                             double scale) {
-  for (Tensor* tensor : {&grad_out, &qkv, &lse, &prefix_lse}) *tensor = torch::stable::contiguous(*tensor);
-  bias_table = contiguous(bias_table);
-  pad_qkv = contiguous(pad_qkv);
-  key_mask = contiguous(key_mask);
+  for (Tensor* tensor : {&grad_out, &lse, &prefix_lse}) *tensor = torch::stable::contiguous(*tensor);
   GridAttentionParams p = describe(qkv, bias_table, pad_qkv, key_mask,
                                    {grid, num_heads, block, dilation, shift, bias_window, bias_by_window, num_prefix,
                                     prefix_keys, prefix_queries, scale});
