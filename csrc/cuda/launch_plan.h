@@ -1,0 +1,46 @@
+// How a kernel is laid out on a GPU for given sizes: pure host functions, also visible from Python.
+#pragma once
+
+#include "../grid_attention.h"
+
+namespace vtfast::cuda {
+
+// What a launch depends on of a GPU.
+struct Device {
+  int arch;              // 10 * major + minor
+  int num_sms;           // multiprocessors
+  int shared_per_block;  // bytes of shared memory that a block may ask for
+  int shared_per_sm;     // bytes of shared memory of a multiprocessor
+
+  // The largest GPU of an architecture, for plans made without one; arch 80 or newer.
+  static Device of_arch(int arch);
+};
+
+// Thread blocks are bound to a head and walk over items. An item is `units` units, or one set of rows of a unit; a
+// unit is one group, or as many groups as fit in a tile of 16 rows. Rows are the side of a product that a warp holds
+// in registers, columns the side that it reads from shared memory, chunk by chunk.
+struct LaunchPlan {
+  int groups_per_unit;
+  int unit_rows;        // rows of a unit, tokens and filling: a multiple of 16
+  int units;            // units of an item
+  int rows;             // rows of an item: units * unit_rows, or those that the warps hold at once
+  int row_sets;         // items that share a unit; 1 if an item is whole units
+  int chunk;            // columns that are resident in shared memory at once
+  int chunks;           // chunks of a unit; 1 if columns are resident for all rows
+  int warps;            // of a thread block
+  int stages;           // chunks in shared memory: 1, or 2 to load one while computing on the other
+  int64_t items;        // of a head
+  int64_t workers;      // thread blocks of a head
+  bool table_resident;  // bias table in shared memory
+  bool grads_resident;  // gradient of the table, one copy a warp, in shared memory
+  int shared_bytes;     // dynamic shared memory of a thread block
+};
+
+enum class Pass : int { kForward, kBackward };
+
+// Whether the kernels take these sizes; a reason for the user if not, null if they do.
+const char* unsupported(const GridAttentionParams& params);
+
+LaunchPlan make_launch_plan(const GridAttentionParams& params, const Device& device, Pass pass);
+
+}  // namespace vtfast::cuda
