@@ -20,25 +20,37 @@ struct Device {
 // unit is one group, or as many groups as fit in a tile of 16 rows. Rows are the side of a product that a warp holds
 // in registers, columns the side that it reads from shared memory, chunk by chunk.
 struct LaunchPlan {
+  int padded_dim;  // head_dim, rounded up to one that kernels are compiled for
   int groups_per_unit;
   int unit_rows;        // rows of a unit, tokens and filling: a multiple of 16
   int units;            // units of an item
-  int rows;             // rows of an item: units * unit_rows, or those that the warps hold at once
+  int rows;             // rows of an item: units * unit_rows, or 16 a warp
   int row_sets;         // items that share a unit; 1 if an item is whole units
-  int chunk;            // columns that are resident in shared memory at once
-  int chunks;           // chunks of a unit; 1 if columns are resident for all rows
+  int chunk;            // columns of a unit that are resident in shared memory at once
+  int chunks;           // chunks of a unit
   int warps;            // of a thread block
-  int stages;           // chunks in shared memory: 1, or 2 to load one while computing on the other
+  int stages;           // 1, or 2 to load one chunk while computing on another
   int64_t items;        // of a head
   int64_t workers;      // thread blocks of a head
   bool table_resident;  // bias table in shared memory
-  bool grads_resident;  // gradient of the table, one copy a warp, in shared memory
+  bool grads_resident;  // gradient of the table in shared memory, one copy a warp
   int shared_bytes;     // dynamic shared memory of a thread block
+
+  // Items are whole units: rows and columns are the same entries, and all of them are resident.
+  VTFAST_HOST_DEVICE bool whole() const { return row_sets == 1 && chunks == 1; }
 };
 
 enum class Pass : int { kForward, kBackward };
 
-// Whether the kernels take these sizes; a reason for the user if not, null if they do.
+inline constexpr int kMaxWarps = 8;
+inline constexpr int kMaxGroupsPerUnit = 3;  // whose visibility 9 bits each tell, see entries.cuh
+
+// Blocks of kMaxWarps that the registers of a multiprocessor hold, by the kernels' launch bounds.
+VTFAST_HOST_DEVICE constexpr int blocks_by_registers(Pass pass, int padded_dim) {
+  return padded_dim <= (pass == Pass::kForward ? 64 : 32) ? 2 : 1;
+}
+
+// Whether the kernels take these sizes: a reason for the user if not, null if they do.
 const char* unsupported(const GridAttentionParams& params);
 
 LaunchPlan make_launch_plan(const GridAttentionParams& params, const Device& device, Pass pass);

@@ -24,6 +24,11 @@ __device__ inline void cp_async_16(void* shared, const void* global, bool valid)
                : "memory");
 }
 
+// The same for 4 bytes.
+__device__ inline void cp_async_4(void* shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(shared)), "l"(global) : "memory");
+}
+
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until at most `kPending` of this thread's committed groups are under way.
