@@ -1,0 +1,48 @@
+// The tensors of grid attention as every device takes them: checks that keep memory safe, and the description that the
+// kernels work from. vtfast/ops checks what users get wrong.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <initializer_list>
+#include <optional>
+#include <vector>
+
+#include "grid_attention.h"
+
+namespace vtfast {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Sizes = std::vector<int64_t>;
+
+// The settings of a call, as the schema lists them.
+struct GridAttentionSettings {
+  Sizes grid;
+  int64_t num_heads;
+  Sizes block, dilation, shift, bias_window;
+  bool bias_by_window;
+  int64_t num_prefix;
+  bool prefix_keys;
+  int64_t prefix_queries;
+  double scale;
+};
+
+// The inputs of a call that the forward and the backward pass share.
+struct GridAttentionInputs {
+  Tensor qkv;
+  std::optional<Tensor> bias_table, pad_qkv, key_mask;
+};
+
+ScalarType acc_type(DataType type);
+
+// The tensor in one piece, starting at a multiple of `alignment` bytes: itself if it is so, else a copy.
+Tensor as_kernel_input(const Tensor& tensor, size_t alignment);
+
+void check_tensor(const Tensor& tensor, const char* name, const Tensor& on_device_of, ScalarType type,
+                  std::initializer_list<int64_t> shape);
+
+// Checks the inputs, makes each of them a kernel's input and describes them; outputs are left out.
+GridAttentionParams describe(GridAttentionInputs& inputs, const GridAttentionSettings& settings, size_t alignment);
+
+}  // namespace vtfast

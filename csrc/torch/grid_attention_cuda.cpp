@@ -1,0 +1,46 @@
+#include "cuda/grid_attention.h"
+#include "torch/cuda_device.h"
+#include "torch/grid_attention_binding.h"
+
+namespace vtfast {
+namespace {
+
+class CudaEngine {
+ public:
+  static constexpr const char* kDevice = "a CUDA device";
+  static constexpr size_t kAlignment = 16;
+
+  static bool owns(const Tensor& tensor) { return cuda::on_device(tensor); }
+
+  CudaEngine(const Tensor& qkv, const GridAttentionParams& p)
+      : device_(cuda::device_of(qkv)), guard_(qkv.get_device_index()), stream_(cuda::current_stream(qkv)) {
+    const char* reason = cuda::unsupported(p);
+    STD_TORCH_CHECK(reason == nullptr, "grid_attention on CUDA: ", reason);
+  }
+
+  int64_t forward_workspace_size(const GridAttentionParams& p) const {
+    return cuda::forward_workspace_size(p, device_);
+  }
+
+  int64_t backward_workspace_size(const GridAttentionParams& p, const GridAttentionGradients& gradients) const {
+    return cuda::backward_workspace_size(p, gradients, device_);
+  }
+
+  void forward(const GridAttentionParams& p, void* workspace) const {
+    cuda::grid_attention_forward(p, device_, workspace, stream_);
+  }
+
+  void backward(const GridAttentionParams& p, const GridAttentionGradients& gradients, void* workspace) const {
+    cuda::grid_attention_backward(p, gradients, device_, workspace, stream_);
+  }
+
+ private:
+  const cuda::Device& device_;
+  cuda::DeviceGuard guard_;
+  void* stream_;
+};
+
+STABLE_TORCH_LIBRARY_IMPL(vtfast, VTFAST_CUDA_DISPATCH_KEY, library) { register_grid_attention<CudaEngine>(library); }
+
+}  // namespace
+}  // namespace vtfast
