@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ class Case:
         tolerance: largest difference to the reference, as a share of the reference's largest value; one number an
             output, or one for all.
         flops: floating point operations of the matrix products in the work, if that is worth a rate.
+        fewest_bytes: what any implementation has to read and write of the device's memory.
         facts: what else describes the row.
     """
 
@@ -56,6 +57,7 @@ class Case:
     reference: Callable[[], Outputs] | None = None
     tolerance: float | Sequence[float] = 0.0
     flops: int | None = None
+    fewest_bytes: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -99,6 +101,7 @@ class Result:
         agrees: whether all of them are within the tolerance; None where nothing was compared.
         note: why it cannot do the case.
         flops: floating point operations of the way's own work, for yardsticks.
+        extra_bytes: memory at the peak beyond inputs and results, where the meter can tell.
     """
 
     way: str
@@ -107,6 +110,7 @@ class Result:
     agrees: bool | None = None
     note: str | None = None
     flops: int | None = None
+    extra_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,38 +128,56 @@ class Effort:
     max_rounds: int = 25
 
 
-def run_case(case: Case, effort: Effort) -> list[Result]:
+class Meter:
+    """How a piece of work is measured: here by the wall clock, which is right where work is done when `run` returns."""
+
+    def seconds(self, run: Callable[[], Any]) -> float:
+        """Time that one run takes."""
+        begin = time.perf_counter()
+        kept = run()
+        end = time.perf_counter()
+        del kept  # what a way frees itself counts, its results do not
+        return end - begin
+
+    def extra_bytes(self, run: Callable[[], Any]) -> int | None:
+        """Memory at the peak of a run beyond inputs and results; None where that takes a process of its own."""
+        return None
+
+
+def run_case(case: Case, effort: Effort, meter: Meter | None = None) -> list[Result]:
     """Runs every way once to compare its result, then all of them in rounds.
 
     A way that raises `NotSupportedError` gets no time; one whose result is wrong is timed, but marked.
     """
     torch.compiler.reset()  # each case compiles afresh: dynamo gives up on a function that it has seen in many sizes
-    threads = torch.get_num_threads()
+    threads, meter = torch.get_num_threads(), meter or Meter()
     reference = case.reference() if case.reference is not None else None
     able: list[Way] = []
     checks: dict[str, Result] = {}
     for way in case.ways():
         try:
             _set_threads(way.threads or threads)
-            checks[way.name] = _check(way, way.run(), reference, case.tolerance)
+            checked = _check(way, way.run(), reference, case.tolerance)
+            checks[way.name] = replace(checked, extra_bytes=meter.extra_bytes(way.run))
             able.append(way)
         except NotSupportedError as error:
             checks[way.name] = Result(way.name, None, note=str(error))
     reference = None
-    times = interleave(able, effort, threads)
+    times = interleave(able, effort, threads, meter)
     _set_threads(threads)
     return [
-        Result(name, Timing.of(times[name]) if name in times else None, c.errors, c.agrees, c.note, c.flops)
-        for name, c in checks.items()
+        replace(checked, timing=Timing.of(times[name])) if name in times else checked
+        for name, checked in checks.items()
     ]
 
 
-def interleave(ways: Sequence[Way], effort: Effort, threads: int) -> dict[str, list[float]]:
+def interleave(ways: Sequence[Way], effort: Effort, threads: int, meter: Meter | None = None) -> dict[str, list[float]]:
     """Seconds of every way in every round.
 
     The ways take turns, so that a change of the machine's clock or load meets all of them; each round starts with
     another way, so that none always runs in the wake of the same neighbour. One round is thrown away first.
     """
+    meter = meter or Meter()
     times: dict[str, list[float]] = {way.name: [] for way in ways}
     start = time.perf_counter()
     for number in range(-1, effort.max_rounds):
@@ -163,12 +185,9 @@ def interleave(ways: Sequence[Way], effort: Effort, threads: int) -> dict[str, l
             break
         for way in rotated(ways, max(number, 0)):
             _set_threads(way.threads or threads)
-            begin = time.perf_counter()
-            kept = way.run()
-            end = time.perf_counter()
-            del kept  # what a way frees itself counts, its results do not
+            seconds = meter.seconds(way.run)
             if number >= 0:
-                times[way.name].append(end - begin)
+                times[way.name].append(seconds)
         if number < 0:
             start = time.perf_counter()
     return times

@@ -8,16 +8,17 @@ Triple = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class WindowShape:
-    """One window attention of a Video Swin.
+    """One attention inside groups of a token grid: the windows of a Video Swin, or time or space of a TimeSformer.
 
     Args:
-        name: of the stage.
+        name: of the stage, or of the kind of group.
         grid: tokens (T, H, W), a multiple of the window.
         num_heads: number of attention heads.
-        window: window (T, H, W), in tokens.
+        window: group (T, H, W), in tokens.
         shift: cyclic shift (T, H, W), in tokens, after Swin's clamp: 0 along an axis that is a single window.
         head_dim: channels of a head.
         batch: clips.
+        bias: whether there is a relative position bias.
     """
 
     name: str
@@ -27,6 +28,7 @@ class WindowShape:
     shift: Triple = (0, 0, 0)
     head_dim: int = 32
     batch: int = 1
+    bias: bool = True
 
     @property
     def channels(self) -> int:
@@ -39,7 +41,12 @@ class WindowShape:
     @property
     def num_groups(self) -> int:
         """Windows of a clip."""
-        return prod(self.grid) // prod(self.window)
+        return prod(self.grid) // self.group_size
+
+    @property
+    def group_size(self) -> int:
+        """Tokens of a group."""
+        return prod(self.window)
 
     @property
     def table_shape(self) -> tuple[int, int]:
@@ -49,7 +56,7 @@ class WindowShape:
     @property
     def product_flops(self) -> int:
         """Floating point operations of one of attention's matrix products: two in the forward, five in the backward."""
-        return 2 * self.num_tokens * prod(self.window) * self.channels
+        return 2 * self.num_tokens * self.group_size * self.channels
 
     def shifted(self) -> "WindowShape":
         """The same with Swin's shift by half a window."""
@@ -70,6 +77,18 @@ SWIN3D_T_STAGES = (
 SWIN3D_T_WINDOWS = tuple(
     variant for stage in SWIN3D_T_STAGES for variant in ((stage, stage.shifted()) if stage.num_groups > 1 else (stage,))
 )
+
+
+# The first stage of a Video Swin for windows of one, two and eight frames, and the space and time attention of a
+# TimeSformer, each for as many clips as take about 460 MB of qkv in 16 bits: several times a GPU's cache.
+FILLING_WINDOWS = tuple(
+    WindowShape(f"window {t} x 7 x 7", (8, 56, 56), 3, window=(t, 7, 7), batch=32) for t in (1, 2, 8)
+)
+FILLING_TIME = tuple(
+    WindowShape(f"time {t}", (t, 14, 14), 12, window=(t, 1, 1), head_dim=64, batch=512 // t, bias=False)
+    for t in (8, 16, 32)
+)
+FILLING_SPACE = WindowShape("space 14 x 14", (8, 14, 14), 12, (1, 14, 14), head_dim=64, batch=64, bias=False)
 
 
 @dataclass(frozen=True)
