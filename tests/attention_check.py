@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
+from target import CPU_KERNELS, DEVICE
 from tolerance import BACKWARD, FORWARD, assert_as_accurate
 from torch import Tensor
 
@@ -12,7 +14,8 @@ import vtfast
 from vtfast import reference
 
 Triple = tuple[int, int, int]
-DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16] + ([torch.float64] if CPU_KERNELS else [])
+needs_float64 = pytest.mark.skipif(torch.float64 not in DTYPES, reason="no kernel on this device takes float64")
 
 
 @dataclass
@@ -46,7 +49,7 @@ def make_problem(
     logits: float = 1.0,
     **settings: Any,
 ) -> Problem:
-    """Normal q, k, v, table, padding and gradient; `logits` is the standard deviation of scale * q k^T."""
+    """Normal q, k, v, table, padding and gradient on DEVICE; `logits` is the standard deviation of scale * q k^T."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -59,12 +62,12 @@ def make_problem(
     qkv[..., : 2 * channels] *= logits**0.5
     out_tokens = tokens + (num_prefix if settings.get("prefix_queries", "none") != "none" else 0)
     return Problem(
-        qkv=qkv.to(dtype),
-        bias_table=normal(rows, num_heads).to(bias_dtype or dtype) if bias else None,
-        pad_qkv=normal(3 * channels).to(dtype) if pad else None,
-        key_mask=key_mask,
+        qkv=qkv.to(DEVICE, dtype),
+        bias_table=normal(rows, num_heads).to(DEVICE, bias_dtype or dtype) if bias else None,
+        pad_qkv=normal(3 * channels).to(DEVICE, dtype) if pad else None,
+        key_mask=None if key_mask is None else key_mask.to(DEVICE),
         settings={"grid": grid, "block": block, "num_heads": num_heads, **settings},
-        grad_out=normal(batch, out_tokens, channels).to(dtype),
+        grad_out=normal(batch, out_tokens, channels).to(DEVICE, dtype),
     )
 
 
@@ -86,8 +89,18 @@ def native(**arguments: Any) -> Tensor:
         return vtfast.ops.grid_attention(**arguments)
 
 
+def unsupported(problem: Problem) -> bool:
+    """Whether this is for the reference; the kernels of the CPU take everything."""
+    head_dim = problem.qkv.shape[-1] // 3 // problem.settings["num_heads"]
+    return not CPU_KERNELS and (problem.qkv.dtype == torch.float64 or head_dim % 8 != 0 or head_dim > 128)
+
+
 def check(problem: Problem) -> None:
-    """The kernel's result and gradients are as accurate as those of the reference in the same dtype."""
+    """The kernel's result and gradients are as accurate as those of the reference in the same dtype, or it says why not."""
+    if unsupported(problem):
+        with pytest.raises(RuntimeError, match="no compiled kernel for grid_attention: .*(head_dim|float64)"):
+            evaluate(native, problem)
+        return
     actual = evaluate(native, problem)
     plain = evaluate(reference.grid_attention, problem)
     exact = evaluate(reference.grid_attention, problem, torch.float64)

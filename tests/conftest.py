@@ -1,13 +1,29 @@
-"""What holds in every test: fixed seeds, two threads, and fresh memory that is NaN until a kernel writes it."""
+"""What holds in every test: the device, fixed seeds, two threads, and fresh memory that is NaN until a kernel writes it."""
 
 from collections.abc import Iterator
 
 import pytest
+import target
 import torch
 
-from vtfast import _library
-
 torch.set_num_threads(2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=target.NAMES, default="cpu", help="what tests/target.py says (default: cpu)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    target.choose(config.getoption("--device"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Anywhere but on the CPU, only the tests that are told to run there."""
+    if config.getoption("--device") == "cpu":
+        return
+    left_out = [item for item in items if item.get_closest_marker("every_device") is None]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +40,8 @@ def deterministic_and_poisoned() -> Iterator[None]:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips tests of the compiled kernels where none can run; tests/test_library.py fails if they should."""
-    reason = _library.why_unavailable()
+    if item.get_closest_marker("requires_cuda") is not None and target.DEVICE.type != "cuda":
+        pytest.skip("needs a GPU and --device cuda")
+    reason = target.why_unavailable()
     if reason is not None and item.get_closest_marker("requires_native") is not None:
         pytest.skip(reason)

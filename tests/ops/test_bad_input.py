@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from target import DEVICE
 
 from vtfast import ops
 
@@ -182,6 +183,7 @@ def test_window_attention(mistake: str) -> None:
         ops.window_attention(**(arguments | wrong))
 
 
+@pytest.mark.every_device
 @pytest.mark.requires_native
 @pytest.mark.parametrize(
     ("changed", "message"),
@@ -189,8 +191,8 @@ def test_window_attention(mistake: str) -> None:
         ({"block": (0, 2, 3)}, "must be positive"),
         ({"shift": (0, 2, 0)}, "shift must be smaller"),
         ({"num_heads": 3}, "num_heads must divide C"),
-        ({"bias_table": TABLE[:-1]}, "bias_table must have size 45 along dimension 0, got 44"),
-        ({"bias_table": TABLE.double()}, "bias_table has the wrong dtype"),
+        ({"bias_table": TABLE[:-1, :1]}, "bias_table must have size 45 along dimension 0, got 44"),
+        ({"bias_table": TABLE[:, :1].double()}, "bias_table has the wrong dtype"),
         ({"pad_qkv": torch.zeros(23)}, "pad_qkv must have size 24"),
         ({"key_mask": torch.ones(2, 47, dtype=torch.bool)}, "key_mask must have size 48"),
         ({"qkv": tokens(2, 40, 24)}, "qkv must have size 48 along dimension 1, got 40"),
@@ -207,7 +209,7 @@ def test_the_registered_operator_guards_memory_by_itself(changed: dict[str, Any]
         "pad_qkv": None,
         "key_mask": None,
         "grid": GRID,
-        "num_heads": HEADS,
+        "num_heads": 1,
         "block": BLOCK,
         "dilation": (1, 1, 1),
         "shift": (0, 0, 0),
@@ -218,6 +220,11 @@ def test_the_registered_operator_guards_memory_by_itself(changed: dict[str, Any]
         "prefix_queries": 0,
         "scale": 1.0,
     }
-    torch.ops.vtfast.grid_attention.default(**arguments)
+
+    def call(**arguments: Any) -> None:
+        moved = {name: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for name, v in arguments.items()}
+        torch.ops.vtfast.grid_attention.default(**moved)
+
+    call(**arguments)
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.vtfast.grid_attention.default(**(arguments | changed))
+        call(**(arguments | changed))

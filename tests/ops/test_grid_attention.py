@@ -6,10 +6,13 @@ from itertools import product
 import pytest
 import torch
 from attention_check import DTYPES, Triple, check, evaluate, make_problem, native
+from target import DEVICE, EMULATED, thinned
 
-pytestmark = pytest.mark.requires_native
+pytestmark = [pytest.mark.requires_native, pytest.mark.every_device]
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+# On either side of 8, 16 and 32 tokens, and of how many groups share a tile.
+every_size = pytest.mark.parametrize("size", thinned(range(1, 81), 1, 2, 5, 7, 8, 9, 16, 17, 31, 33, 49, 79))
 
 
 def cuboid(count: int) -> Triple:
@@ -22,18 +25,18 @@ def cuboid(count: int) -> Triple:
 
 def test_fresh_memory_is_poisoned() -> None:
     """What all tests here rely on: an element that a kernel forgets to write is NaN."""
-    assert torch.empty(1000).isnan().all()
-    assert torch.empty(1000, dtype=torch.bfloat16).isnan().all()
+    assert torch.empty(1000, device=DEVICE).isnan().all()
+    assert torch.empty(1000, dtype=torch.bfloat16, device=DEVICE).isnan().all()
 
 
 @every_dtype
-@pytest.mark.parametrize("size", range(1, 81))
+@every_size
 def test_every_group_size_as_a_line(size: int, dtype: torch.dtype) -> None:
     check(make_problem((1, 2, 2 * size), (1, 1, size), dtype=dtype, batch=1, num_heads=1))
 
 
 @every_dtype
-@pytest.mark.parametrize("size", range(1, 81))
+@every_size
 def test_every_group_size_as_a_shifted_and_padded_cuboid(size: int, dtype: torch.dtype) -> None:
     block = cuboid(size)
     shift = (block[0] // 2, block[1] // 2, block[2] // 2)
@@ -42,29 +45,37 @@ def test_every_group_size_as_a_shifted_and_padded_cuboid(size: int, dtype: torch
 
 
 @every_dtype
-@pytest.mark.parametrize("size", [97, 127, 193, 392, 401])
+@pytest.mark.parametrize("size", thinned([97, 127, 193, 392, 401], 97, 193))
 def test_large_and_prime_groups(size: int, dtype: torch.dtype) -> None:
     check(make_problem((1, 1, size), (1, 1, size), dtype=dtype, batch=1, num_heads=1, head_dim=32))
 
 
 @every_dtype
 def test_the_window_of_video_swin(dtype: torch.dtype) -> None:
-    check(make_problem((8, 8, 9), (8, 7, 7), shift=(4, 3, 3), dtype=dtype, batch=1, num_heads=3, head_dim=32))
+    grid, num_heads = ((8, 7, 7), 1) if EMULATED else ((8, 8, 9), 3)
+    check(make_problem(grid, (8, 7, 7), shift=(4, 3, 3), dtype=dtype, batch=1, num_heads=num_heads, head_dim=32))
 
 
 @every_dtype
-@pytest.mark.parametrize("head_dim", [*range(1, 19), 23, 24, 31, 32, 33, 40, 47, 48, 63, 64, 65, 80, 96, 97, 127, 128])
+@pytest.mark.parametrize(
+    "head_dim",
+    [*range(1, 19), 23, 24, 31, 32, 33, 40, 47, 48, 56, 63, 64, 65, 72, 80, 88, 96, 97, 104, 112, 120, 127, 128, 136],
+)
 def test_every_head_dim(head_dim: int, dtype: torch.dtype) -> None:
     check(make_problem((1, 3, 10), (1, 2, 5), dtype=dtype, head_dim=head_dim, num_heads=3, batch=1))
 
 
 @pytest.mark.parametrize("grid", [(4, 6, 4), (3, 5, 3), (1, 4, 2)], ids=str)
-@pytest.mark.parametrize("shift", [*product(range(2), range(3), range(2))], ids=str)
+@pytest.mark.parametrize(
+    "shift", thinned(product(range(2), range(3), range(2)), (0, 0, 0), (1, 0, 1), (0, 2, 0), (1, 2, 1)), ids=str
+)
 def test_every_shift(shift: Triple, grid: Triple) -> None:
     check(make_problem(grid, (2, 3, 2), shift=shift))
 
 
-@pytest.mark.parametrize("shift", [*product(range(2), range(4), range(6))], ids=str)
+@pytest.mark.parametrize(
+    "shift", thinned(product(range(2), range(4), range(6)), (0, 0, 0), (0, 1, 4), (1, 2, 3), (1, 3, 5)), ids=str
+)
 def test_every_shift_of_a_dilated_block(shift: Triple) -> None:
     check(make_problem((3, 7, 11), (2, 2, 2), dilation=(1, 2, 3), shift=shift, batch=1))
 
@@ -188,10 +199,12 @@ def test_huge_logits(prefix_queries: str, logits: float, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("offset", [-1e4, 1e4], ids=str)
 def test_scores_far_from_zero(offset: float) -> None:
     """No softmax changes when all scores of a row grow alike, here through the table."""
-    problem = make_problem((2, 3, 4), (1, 3, 2), dtype=torch.float64)
+    # float32 holds a score of 10000 to 0.0005.
+    dtype, tolerance = (torch.float64, 1e-9) if torch.float64 in DTYPES else (torch.float32, 1e-2)
+    problem = make_problem((2, 3, 4), (1, 3, 2), dtype=dtype)
     plain = evaluate(native, problem)
     problem.bias_table += offset
-    torch.testing.assert_close(evaluate(native, problem), plain, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(evaluate(native, problem), plain, rtol=tolerance, atol=tolerance)
 
 
 @every_dtype
@@ -207,9 +220,10 @@ def test_scale_is_the_inverse_root_of_head_dim() -> None:
     assert torch.equal(evaluate(native, problem)["out"], default)
 
 
+@pytest.mark.skipif(EMULATED, reason="280,400 tokens")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_more_windows_than_a_launch_dimension_holds(dtype: torch.dtype) -> None:
-    check(make_problem((1, 200, 701), (1, 1, 2), dtype=dtype, batch=1, num_heads=1, head_dim=4))
+    check(make_problem((1, 200, 701), (1, 1, 2), dtype=dtype, batch=1, num_heads=1))
 
 
 @every_dtype

@@ -1,16 +1,18 @@
 """Gradients of grid attention beyond their values: numerical check, layouts, repeatability, memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from attention_check import DTYPES, Problem, evaluate, make_problem, native
+from attention_check import DTYPES, evaluate, make_problem, native, needs_float64
+from target import DEVICE, in_several_orders
 from torch import Tensor
 
 from vtfast import ops
 
-pytestmark = pytest.mark.requires_native
+pytestmark = [pytest.mark.requires_native, pytest.mark.every_device]
 
 CASES: dict[str, dict[str, Any]] = {
     "windows": {"shift": (1, 0, 1)},
@@ -23,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@needs_float64
 @pytest.mark.parametrize("case", CASES)
 def test_gradcheck(case: str) -> None:
     problem = make_problem((3, 2, 3), (2, 2, 2), batch=1, head_dim=3, dtype=torch.float64, **CASES[case])
@@ -73,12 +76,11 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {"unaligned": unaligned, "strid
 def test_layout_of_the_inputs_does_not_matter(layout: str, dtype: torch.dtype) -> None:
     change = LAYOUTS[layout]
     problem = make_problem((3, 4, 5), (2, 2, 2), num_prefix=1, prefix_queries="mean", dtype=dtype)
-    changed = Problem(
+    changed = replace(
+        problem,
         qkv=change(problem.qkv),
         bias_table=change(problem.bias_table),
         pad_qkv=change(problem.pad_qkv),
-        key_mask=None,
-        settings=problem.settings,
         grad_out=change(problem.grad_out),
     )
     torch.testing.assert_close(evaluate(native, changed), evaluate(native, problem), rtol=0, atol=0)
@@ -86,22 +88,18 @@ def test_layout_of_the_inputs_does_not_matter(layout: str, dtype: torch.dtype) -
 
 def test_expanded_tokens_and_gradient() -> None:
     problem = make_problem((3, 4, 5), (2, 2, 2), batch=1)
-    expanded = Problem(
+    expanded = replace(
+        problem,
         qkv=problem.qkv.expand(3, -1, -1),
-        bias_table=problem.bias_table,
-        pad_qkv=problem.pad_qkv,
-        key_mask=torch.rand(60).gt(0.3).expand(3, -1),
-        settings=problem.settings,
-        grad_out=torch.tensor(0.7).expand(3, 60, 16),
+        key_mask=torch.rand(60, device=DEVICE).gt(0.3).expand(3, -1),
+        grad_out=torch.tensor(0.7, device=DEVICE).expand(3, 60, 16),
     )
     assert expanded.qkv.stride(0) == 0
     assert expanded.grad_out.stride() == (0, 0, 0)
-    copied = Problem(
+    copied = replace(
+        problem,
         qkv=expanded.qkv.contiguous(),
-        bias_table=problem.bias_table,
-        pad_qkv=problem.pad_qkv,
         key_mask=expanded.key_mask.contiguous(),
-        settings=problem.settings,
         grad_out=expanded.grad_out.contiguous(),
     )
     torch.testing.assert_close(evaluate(native, expanded), evaluate(native, copied), rtol=0, atol=0)
@@ -109,12 +107,10 @@ def test_expanded_tokens_and_gradient() -> None:
 
 def test_both_layouts_of_the_tokens_agree() -> None:
     problem = make_problem((3, 4, 5), (2, 2, 2), shift=(1, 0, 1), key_mask=torch.rand(2, 60) > 0.3)
-    volume = Problem(
+    volume = replace(
+        problem,
         qkv=problem.qkv.unflatten(1, (3, 4, 5)),
-        bias_table=problem.bias_table,
-        pad_qkv=problem.pad_qkv,
         key_mask=problem.key_mask.unflatten(1, (3, 4, 5)),
-        settings=problem.settings,
         grad_out=problem.grad_out.unflatten(1, (3, 4, 5)),
     )
     flat, five = evaluate(native, problem), evaluate(native, volume)
@@ -133,37 +129,31 @@ def test_gradients_that_float16_cannot_hold_are_infinite() -> None:
     assert d_v.isinf().any()
 
 
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("restored_threads")
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("prefix_queries", ["global", "mean"])
-def test_bitwise_repeatable_from_run_to_run_and_for_any_number_of_threads(
+def test_bitwise_repeatable_from_run_to_run_and_in_any_order_of_the_work(
     prefix_queries: str, dtype: torch.dtype
 ) -> None:
     settings = {"num_prefix": 2, "prefix_queries": prefix_queries, "shift": (1, 1, 2)}
     problem = make_problem((5, 7, 11), (2, 3, 4), batch=3, num_heads=3, dtype=dtype, **settings)
     first = evaluate(native, problem)
-    for threads in (2, 1, 3):
-        torch.set_num_threads(threads)
+    for _ in in_several_orders():
         torch.testing.assert_close(evaluate(native, problem), first, rtol=0, atol=0)
 
 
-def test_a_clip_does_not_depend_on_its_batch() -> None:
+@pytest.mark.parametrize("clip", [0, 1, 2])
+def test_a_clip_does_not_depend_on_its_batch(clip: int) -> None:
     problem = make_problem((5, 7, 11), (2, 3, 4), batch=3)
-    together = native(**problem.leaves(), **problem.settings)
-    alone = native(**(problem.leaves() | {"qkv": problem.qkv[1:2]}), **problem.settings)
-    assert torch.equal(together[1:2], alone)
+    part = slice(clip, clip + 1)
+    alone = replace(problem, qkv=problem.qkv[part], grad_out=problem.grad_out[part])
+    together, separate = evaluate(native, problem), evaluate(native, alone)
+    assert torch.equal(together["out"][part], separate["out"])
+    assert torch.equal(together["d_qkv"][part], separate["d_qkv"])
 
 
 def saved_bytes(tokens: int) -> int:
     """Bytes that autograd keeps for the backward pass of attention among all of `tokens`."""
-    qkv = torch.randn(1, tokens, 3 * 32, requires_grad=True)
+    qkv = torch.randn(1, tokens, 3 * 32, device=DEVICE, requires_grad=True)
     sizes: list[int] = []
 
     def pack(tensor: Tensor) -> Tensor:

@@ -3,20 +3,24 @@
 DistributedDataParallel runs in tests/models, around a model whose bias tables and projections are reached through here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from attention_check import Problem, evaluate, make_problem, native
+from attention_check import DTYPES, evaluate, make_problem, native, needs_float64
+from target import DEVICE, EMULATED
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor import config as inductor_config
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from vtfast import ops
 
-pytestmark = pytest.mark.requires_native
+pytestmark = [pytest.mark.requires_native, pytest.mark.every_device]
+compiles = pytest.mark.skipif(EMULATED, reason="the compiler sees the same operator as on the CPU")
 
 OPERATOR_CASES: dict[str, dict[str, Any]] = {
     "windows": {"shift": (1, 0, 1)},
@@ -26,7 +30,7 @@ OPERATOR_CASES: dict[str, dict[str, Any]] = {
     "prefix-mean": {"num_prefix": 2, "prefix_queries": "mean", "dilation": (1, 1, 2)},
     "masked": {"key_mask": torch.tensor([[True, False, True, True] * 6] * 2)},
     "bfloat16": {"dtype": torch.bfloat16, "bias_dtype": torch.float32},
-    "float64": {"dtype": torch.float64},
+    "another-dtype": {"dtype": DTYPES[-1]},
 }
 
 
@@ -91,13 +95,14 @@ def fresh_compiler() -> Iterator[None]:
 SIZES = [(2, 4, 6, 7), (3, 5, 8, 9), (4, 7, 10, 6)]
 
 
+@compiles
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_once_for_all_sizes_with_the_same_gradients(backend: str) -> None:
-    counter, module = CompileCounterWithBackend(backend), Attention()
+    counter, module = CompileCounterWithBackend(backend), Attention().to(DEVICE)
     compiled = torch.compile(module, backend=counter, fullgraph=True, dynamic=True)
     for size in SIZES:
-        x = torch.randn(*size, 16, requires_grad=True)
+        x = torch.randn(*size, 16, device=DEVICE, requires_grad=True)
         leaves, results = [x, *module.parameters()], []
         for function in (module, compiled):
             out = function(x)
@@ -106,39 +111,39 @@ def test_compiled_once_for_all_sizes_with_the_same_gradients(backend: str) -> No
     assert counter.frame_count == 1
 
 
+@compiles
 @pytest.mark.usefixtures("fresh_compiler")
 def test_a_class_token_and_a_mask_compiled_once_for_all_sizes() -> None:
-    counter, module = CompileCounterWithBackend("aot_eager"), ClassTokenAttention()
+    counter, module = CompileCounterWithBackend("aot_eager"), ClassTokenAttention().to(DEVICE)
     compiled = torch.compile(module, backend=counter, fullgraph=True, dynamic=True)
     for size in SIZES:
-        x, key_mask = torch.randn(*size, 48), torch.rand(size) > 0.3
+        x, key_mask = torch.randn(*size, 48, device=DEVICE), torch.rand(size, device=DEVICE) > 0.3
         torch.testing.assert_close(compiled(x, key_mask), module(x, key_mask))
     assert counter.frame_count == 1
 
 
+@compiles
 def test_export_with_dynamic_sizes() -> None:
-    module, dim = ClassTokenAttention(), torch.export.Dim
+    module, dim = ClassTokenAttention().to(DEVICE), torch.export.Dim
     shape = {0: dim("batch", min=1), 1: dim("t", min=2), 2: dim("h", min=2), 3: dim("w", min=2)}
-    example = (torch.randn(2, 4, 6, 8, 48), torch.ones(2, 4, 6, 8, dtype=torch.bool))
+    example = (torch.randn(2, 4, 6, 8, 48, device=DEVICE), torch.ones(2, 4, 6, 8, dtype=torch.bool, device=DEVICE))
     program = torch.export.export(module, example, dynamic_shapes=(shape, shape))
     for size in ((1, 5, 7, 9), (3, 2, 2, 2)):
-        x, key_mask = torch.randn(*size, 48), torch.rand(size) > 0.3
+        x, key_mask = torch.randn(*size, 48, device=DEVICE), torch.rand(size, device=DEVICE) > 0.3
         torch.testing.assert_close(program.module()(x, key_mask), module(x, key_mask))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_follows_the_users_dtype_and_leaves_the_table_alone(dtype: torch.dtype) -> None:
     problem = make_problem((3, 4, 5), (2, 2, 2), shift=(1, 1, 1))
-    cast = Problem(
+    cast = replace(
+        problem,
         qkv=problem.qkv.to(dtype),
-        bias_table=problem.bias_table,
         pad_qkv=problem.pad_qkv.to(dtype),
-        key_mask=None,
-        settings=problem.settings,
         grad_out=problem.grad_out.to(dtype),
     )
     expected = evaluate(native, cast)
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(DEVICE.type, dtype):
         results = evaluate(native, problem)
     assert results["out"].dtype == dtype
     for name in ("d_qkv", "d_bias_table", "d_pad_qkv"):
@@ -147,17 +152,19 @@ def test_autocast_follows_the_users_dtype_and_leaves_the_table_alone(dtype: torc
         torch.testing.assert_close(result, expected[name].to(result.dtype), rtol=0, atol=0)
 
 
+@needs_float64
 def test_autocast_leaves_float64_alone() -> None:
     problem = make_problem((3, 4, 5), (2, 2, 2), dtype=torch.float64)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         assert native(**problem.leaves(), **problem.settings).dtype == torch.float64
 
 
+@compiles
 @pytest.mark.usefixtures("fresh_compiler")
 def test_autocast_inside_a_compiled_function() -> None:
-    module, x = Attention(), torch.randn(2, 4, 6, 7, 16)
+    module, x = Attention().to(DEVICE), torch.randn(2, 4, 6, 7, 16, device=DEVICE)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         out, expected = compiled(x), module(x)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out, expected)
@@ -166,7 +173,7 @@ def test_autocast_inside_a_compiled_function() -> None:
 @pytest.mark.parametrize("in_dim", [0, 1, 2])
 def test_vmap_over_the_tokens(in_dim: int) -> None:
     problem = make_problem((3, 4, 5), (2, 2, 2), num_prefix=1, prefix_queries="mean")
-    stacked = torch.randn(4, *problem.qkv.shape)
+    stacked = torch.randn(4, *problem.qkv.shape, device=DEVICE)
     shared = {"bias_table": problem.bias_table, "pad_qkv": problem.pad_qkv, **problem.settings}
     expected = torch.stack([native(qkv=qkv, **shared) for qkv in stacked])
     mapped = torch.vmap(lambda qkv: native(qkv=qkv, **shared), in_dims=in_dim)(stacked.movedim(0, in_dim))
@@ -174,7 +181,7 @@ def test_vmap_over_the_tokens(in_dim: int) -> None:
 
 
 def test_vmap_over_tokens_and_mask() -> None:
-    qkv, key_mask = torch.randn(3, 2, 24, 24), torch.rand(3, 2, 24) > 0.3
+    qkv, key_mask = torch.randn(3, 2, 24, 48, device=DEVICE), torch.rand(3, 2, 24, device=DEVICE) > 0.3
 
     def attention(qkv: Tensor, key_mask: Tensor) -> Tensor:
         return ops.grid_attention(qkv, (2, 3, 4), num_heads=2, block=(1, 3, 2), key_mask=key_mask)
@@ -186,7 +193,7 @@ def test_vmap_over_tokens_and_mask() -> None:
 
 
 def test_vmap_over_the_table_says_that_it_cannot() -> None:
-    qkv, tables = torch.randn(2, 24, 24), torch.randn(3, 15, 2)
+    qkv, tables = torch.randn(2, 24, 48, device=DEVICE), torch.randn(3, 15, 2, device=DEVICE)
 
     def attention(table: Tensor) -> Tensor:
         return ops.grid_attention(qkv, (2, 3, 4), num_heads=2, block=(1, 3, 2), bias_table=table)
@@ -202,3 +209,28 @@ def test_activation_checkpointing_keeps_result_and_gradients() -> None:
         return checkpoint(native, use_reentrant=False, **arguments)
 
     torch.testing.assert_close(evaluate(checkpointed, problem), evaluate(native, problem), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_the_result_is_the_same(mode: Callable[[], Any]) -> None:
+    problem = make_problem((3, 4, 5), (2, 2, 2), num_prefix=1, prefix_queries="global")
+    expected = evaluate(native, problem)["out"]
+    with mode():
+        out = native(**problem.leaves(), **problem.settings)
+    assert not out.requires_grad
+    assert torch.equal(out, expected)
+
+
+def test_results_without_data_are_on_the_device_of_the_tokens() -> None:
+    """What the compiler and `torch.device("meta")` rely on, and no GPU needs to be there for it."""
+    with FakeTensorMode():
+        qkv = torch.empty(2, 25, 48, device="cuda", dtype=torch.bfloat16)
+        sizes = ((2, 3, 4), 2, (2, 2, 3), (1, 1, 1), (0, 0, 0), (2, 2, 3), False, 1, True, 1, 0.35)
+        table, pad = torch.empty(45, 2, device="cuda"), torch.empty(48, device="cuda", dtype=torch.bfloat16)
+        results = torch.ops.vtfast.grid_attention.default(qkv, table, pad, None, *sizes)
+        gradients = torch.ops.vtfast.grid_attention_backward.default(
+            results[0], qkv, table, pad, None, *results[1:], *sizes
+        )
+    assert {tensor.device.type for tensor in (*results, *gradients)} == {"cuda"}
+    assert [tuple(tensor.shape) for tensor in results] == [(2, 25, 16), (2, 2, 24), (2, 1, 2, 1)]
+    assert [tensor.shape for tensor in gradients] == [qkv.shape, table.shape, pad.shape]
