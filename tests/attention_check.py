@@ -15,6 +15,7 @@ from vtfast import reference
 
 Triple = tuple[int, int, int]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16] + ([torch.float64] if CPU_KERNELS else [])
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 needs_float64 = pytest.mark.skipif(torch.float64 not in DTYPES, reason="no kernel on this device takes float64")
 
 
@@ -96,9 +97,12 @@ def unsupported(problem: Problem) -> bool:
 
 
 def check(problem: Problem) -> None:
-    """The kernel's result and gradients are as accurate as those of the reference in the same dtype, or it says why not."""
+    """The kernels' result and gradients are as accurate as those of the reference in the same dtype.
+
+    Where no kernel takes the problem, the error says why.
+    """
     if unsupported(problem):
-        with pytest.raises(RuntimeError, match="no compiled kernel for grid_attention: .*(head_dim|float64)"):
+        with pytest.raises(RuntimeError, match=r"no compiled kernel for grid_attention: .*(head_dim|float64)"):
             evaluate(native, problem)
         return
     actual = evaluate(native, problem)

@@ -1,4 +1,4 @@
-"""What holds in every test: the device, fixed seeds, two threads, and fresh memory that is NaN until a kernel writes it."""
+"""What holds in every test: the device, fixed seeds, two threads, and memory that is NaN until a kernel writes it."""
 
 from collections.abc import Iterator
 

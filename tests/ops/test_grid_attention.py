@@ -5,12 +5,11 @@ from itertools import product
 
 import pytest
 import torch
-from attention_check import DTYPES, Triple, check, evaluate, make_problem, native
+from attention_check import DTYPES, Triple, check, evaluate, every_dtype, make_problem, native
 from target import DEVICE, EMULATED, thinned
 
 pytestmark = [pytest.mark.requires_native, pytest.mark.every_device]
 
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 # On either side of 8, 16 and 32 tokens, and of how many groups share a tile.
 every_size = pytest.mark.parametrize("size", thinned(range(1, 81), 1, 2, 5, 7, 8, 9, 16, 17, 31, 33, 49, 79))
 

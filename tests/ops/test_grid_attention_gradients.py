@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_check import DTYPES, evaluate, make_problem, native, needs_float64
+from attention_check import evaluate, every_dtype, make_problem, native, needs_float64
 from target import DEVICE, in_several_orders
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def strided(tensor: Tensor) -> Tensor:
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {"unaligned": unaligned, "strided": strided}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@every_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_of_the_inputs_does_not_matter(layout: str, dtype: torch.dtype) -> None:
     change = LAYOUTS[layout]
@@ -129,7 +129,7 @@ def test_gradients_that_float16_cannot_hold_are_infinite() -> None:
     assert d_v.isinf().any()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@every_dtype
 @pytest.mark.parametrize("prefix_queries", ["global", "mean"])
 def test_bitwise_repeatable_from_run_to_run_and_in_any_order_of_the_work(
     prefix_queries: str, dtype: torch.dtype

@@ -3,7 +3,7 @@
 DistributedDataParallel runs in tests/models, around a model whose bias tables and projections are reached through here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from attention_check import DTYPES, evaluate, make_problem, native, needs_float6
 from target import DEVICE, EMULATED
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch._inductor import config as inductor_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
@@ -81,15 +80,6 @@ class ClassTokenAttention(nn.Module):
         return ops.grid_attention(
             tokens, x.shape[1:4], num_heads=2, block=(1, 2, 2), num_prefix=1, prefix_queries="mean", key_mask=key_mask
         )
-
-
-@pytest.fixture
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    # What another build of the operator left in the caches on disk calls it with that build's arguments.
-    with inductor_config.patch(force_disable_caches=True):
-        yield
-    torch.compiler.reset()
 
 
 SIZES = [(2, 4, 6, 7), (3, 5, 8, 9), (4, 7, 10, 6)]
