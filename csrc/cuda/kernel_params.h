@@ -22,6 +22,7 @@ struct KernelParams {
   Divisor num_groups;                // of a clip
   Divisor clip_tokens;               // P + N
   Divisor entries;                   // of a group: its share of the prefix, then its slots
+  Divisor unit_rows;                 // plan.unit_rows
   int group_prefix;                  // prefix tokens among the entries
   Divisor extent_h, extent_w;        // box in which a slot has its place
   int bias_stride_t, bias_stride_h;  // rows of the table between neighbouring places

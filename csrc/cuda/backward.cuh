@@ -1,0 +1,277 @@
+// Backward, in two phases that only read what they share. A warp holds 16 queries and walks over the keys for dq and
+// delta; then it holds 16 keys and walks over the queries for dk, dv and the table's gradient. Both compute the scores
+// anew (Dao et al., "FlashAttention-2", 2023, algorithm 2, without its exchange of dq between blocks).
+#pragma once
+
+#include "pipeline.cuh"
+#include "scores.cuh"
+#include "table_gradient.cuh"
+
+namespace vtfast::cuda {
+
+// 16 rows of a warp: two operands, and two sums that are the gradients of the first and the second.
+template <class T, int D>
+struct GradientTile {
+  static constexpr bool kHold = D <= 64;
+
+  Rows<T, D, kHold> first, second;
+  float d_first[D / 8][4], d_second[D / 8][4];
+
+  __device__ void begin(const char* first_rows, const char* second_rows) {
+    first.load(first_rows);
+    second.load(second_rows);
+#pragma unroll
+    for (int d = 0; d < D / 8; ++d) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) d_first[d][i] = d_second[d][i] = 0;
+    }
+  }
+};
+
+// What 16 queries add up besides: the sum of p dp over the keys, as it is and as the weights of dq were rounded.
+struct DeltaSums {
+  float exact[2];
+  float rounded[4];
+
+  __device__ void begin() {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) exact[i / 2] = rounded[i] = 0;
+  }
+};
+
+template <class T, int D>
+class Backward {
+ public:
+  using Shared = SharedRow<T, D>;
+
+  __device__ explicit Backward(const KernelParams& p)
+      : p_(p),
+        plan_(p.plan),
+        pipeline_(p),
+        scratch_(pipeline_.memory + pipeline_.layout.scratch + threadIdx.x / 32 * pipeline_.layout.scratch_bytes()),
+        pad_sums_(reinterpret_cast<float*>(pipeline_.memory + pipeline_.layout.pad_sums)),
+        table_(p, pipeline_.head, reinterpret_cast<float*>(pipeline_.memory + pipeline_.layout.table)),
+        d_table_(p, pipeline_.worker, pipeline_.head,
+                 reinterpret_cast<float*>(pipeline_.memory + pipeline_.layout.grads),
+                 reinterpret_cast<float*>(scratch_)) {
+    for (int i = threadIdx.x; i < plan_.warps * 2 * D; i += blockDim.x) pad_sums_[i] = 0;
+  }
+
+  __device__ void run() {
+    GradientTile<T, D> rows;
+    DeltaSums sums;
+    pipeline_.run([&](const Step& step) {
+      if (p_.phases & kQueryPhase) for_each_tile(step, [&](const Tile& tile) { query_phase(step, tile, rows, sums); });
+      if (p_.phases == (kQueryPhase | kKeyPhase)) __syncthreads();
+      if (p_.phases & kKeyPhase) for_each_tile(step, [&](const Tile& tile) { key_phase(step, tile, rows); });
+    });
+    if (!(p_.phases & kKeyPhase)) return;
+    __syncthreads();
+    d_table_.finish(plan_.warps);
+    finish_padding();
+  }
+
+ private:
+  template <class Body>
+  __device__ void for_each_tile(const Step& step, const Body& body) {
+    for (int row = threadIdx.x / 32 * 16; row < plan_.rows; row += plan_.warps * 16) body(Tile(p_, step, row));
+  }
+
+  __device__ void query_phase(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
+    if (step.chunk == 0) {
+      const int offset = tile.row * Shared::kBytes;
+      rows.begin(pipeline_.rows(step, 0) + offset, pipeline_.rows(step, 1) + offset);
+      sums.begin();
+    }
+    const Entries queries = pipeline_.row_entries(step).from(tile.row);
+    const Entries keys = pipeline_.column_entries(step).from(tile.unit_row);
+    const LaneRows lane_rows(queries, queries.query_bits);
+    const char* k = pipeline_.columns(step, 0) + tile.unit_row * Shared::kBytes;
+    const char* v = pipeline_.columns(step, 1) + tile.unit_row * Shared::kBytes;
+    const float* lse = pipeline_.stats(step, 0) + tile.row + Lane().row;
+    const float origin[2] = {lse[0] * kLog2e, lse[8] * kLog2e};
+    for (int at = 0; at < tile.count; at += 16) {
+      Block weights, d_weights;
+      multiply(weights, rows.first, k + at * Shared::kBytes);
+      finish_scores<false>(weights, p_.scale * kLog2e, table_, lane_rows, keys.place + at, keys.key_bits + at,
+                           at + 16 > tile.careful_from);
+      multiply(d_weights, rows.second, v + at * Shared::kBytes);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int half = i % 4 / 2;
+        float& weight = weights[i / 4][i % 4];
+        weight = ptx::ex2(weight - origin[half]);
+        sums.exact[half] = fmaf(weight, d_weights[i / 4][i % 4], sums.exact[half]);
+      }
+      add_query_gradient(rows, sums, weights, d_weights, k + at * Shared::kBytes);
+    }
+    if (step.chunk == plan_.chunks - 1) finish_queries(step, tile, rows, sums);
+  }
+
+  // dq = sum of p (dp - delta) k before delta is known: sums of p dp k and of p k. Both take p as it was rounded, and
+  // so does their delta, so that what cancels in theory cancels here.
+  __device__ void add_query_gradient(GradientTile<T, D>& rows, DeltaSums& sums, Block& weights, Block& d_weights,
+                                     const char* k) {
+    const Weights<T> rounded(weights);
+    rounded.read(weights);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) d_weights[i / 4][i % 4] *= weights[i / 4][i % 4];
+    const Weights<T> products(d_weights);
+    accumulate_rows(sums.rounded, products);
+    accumulate<T, D>(rows.d_first, products, k);
+    accumulate<T, D>(rows.d_second, rounded, k);
+  }
+
+  __device__ void finish_queries(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
+    const Lane lane;
+    const int* tokens = pipeline_.row_entries(step).row + tile.row;
+    const float factor[2] = {p_.scale, p_.scale};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int at = lane.row + 8 * half, token = tokens[at];
+      float delta = sum_of_row(sums.exact[half]), rounded = sums.rounded[2 * half];
+      const bool prefix = is_prefix(p_, token);
+      float* saved = statistic(p_, p_.delta, p_.prefix_delta, tile.unit, tile.entry + at, token, pipeline_.head);
+      if (prefix && p_.global_prefix()) delta = rounded = *saved;  // that of all groups
+      if (plan_.whole()) saved = pipeline_.stats(step, 1) + tile.row + at;
+      if (saved != nullptr && lane.column == 0) *saved = delta;
+#pragma unroll
+      for (int d = 0; d < D / 8; ++d) {
+        rows.d_first[d][2 * half] -= rounded * rows.d_second[d][2 * half];
+        rows.d_first[d][2 * half + 1] -= rounded * rows.d_second[d][2 * half + 1];
+      }
+      if (prefix) store_partial<D>(rows.d_first, half, factor[half], p_.head_dim, prefix_partial(tile, at, token, 0));
+    }
+    store(rows.d_first, factor, tokens, Operand::kQuery);
+  }
+
+  __device__ void key_phase(const Step& step, const Tile& tile, GradientTile<T, D>& rows) {
+    // In the key phase alone, keys are the rows of the pipeline; after a query phase they are still its columns.
+    const bool alone = p_.phases == kKeyPhase;
+    const auto key_operand = [&](int i) { return alone ? pipeline_.rows(step, i) : pipeline_.columns(step, i); };
+    const auto query_operand = [&](int i) { return alone ? pipeline_.columns(step, i) : pipeline_.rows(step, i); };
+    if (step.chunk == 0) {
+      const int offset = tile.row * Shared::kBytes;
+      rows.begin(key_operand(0) + offset, key_operand(1) + offset);
+    }
+    const Entries keys = pipeline_.row_entries(step).from(tile.row);
+    const Entries queries = pipeline_.column_entries(step).from(tile.unit_row);
+    const LaneRows lane_rows(keys, keys.key_bits);
+    const char* q = query_operand(0) + tile.unit_row * Shared::kBytes;
+    const char* grad_out = query_operand(1) + tile.unit_row * Shared::kBytes;
+    const float* lse = pipeline_.stats(step, 0) + tile.unit_row;
+    const float* delta = pipeline_.stats(step, 1) + tile.unit_row;
+    for (int first = 0; first < tile.count; first += 32) {
+      Block d_scores[2];
+#pragma unroll
+      for (int b = 0; b < 2; ++b) {
+        const int at = first + 16 * b;
+        if (at >= tile.count) continue;
+        multiply(d_scores[b], rows.first, q + at * Shared::kBytes);
+        finish_scores<true>(d_scores[b], p_.scale * kLog2e, table_, lane_rows, queries.place + at,
+                            queries.query_bits + at, at + 16 > tile.careful_from);
+        add_key_gradients(rows, d_scores[b], q + at * Shared::kBytes, grad_out + at * Shared::kBytes, lse + at,
+                          delta + at);
+      }
+      d_table_.add(d_scores, keys, queries.from(first), tile.count - first);
+    }
+    if (step.chunk == plan_.chunks - 1) finish_keys(step, tile, rows);
+  }
+
+  // Scores in, their gradient out.
+  __device__ void add_key_gradients(GradientTile<T, D>& rows, Block& scores, const char* q, const char* grad_out,
+                                    const float* lse, const float* delta) {
+    const Lane lane;
+    Block d_weights;
+    multiply(d_weights, rows.second, grad_out);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int column = 8 * (i / 4) + lane.column + i % 2;
+      scores[i / 4][i % 4] = ptx::ex2(scores[i / 4][i % 4] - lse[column] * kLog2e);
+      d_weights[i / 4][i % 4] -= delta[column];
+    }
+    accumulate<T, D>(rows.d_second, Weights<T>(scores), grad_out);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) scores[i / 4][i % 4] *= d_weights[i / 4][i % 4];
+    accumulate<T, D>(rows.d_first, Weights<T>(scores), q);
+  }
+
+  __device__ void finish_keys(const Step& step, const Tile& tile, GradientTile<T, D>& rows) {
+    const Lane lane;
+    const int* tokens = pipeline_.row_entries(step).row + tile.row;
+    const float factor[2] = {p_.scale, p_.scale}, one[2] = {1, 1};
+    float is_padding[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int at = lane.row + 8 * half, token = tokens[at];
+      is_padding[half] = token == kPadding;
+      if (!is_prefix(p_, token)) continue;
+      store_partial<D>(rows.d_first, half, factor[half], p_.head_dim, prefix_partial(tile, at, token, 1));
+      store_partial<D>(rows.d_second, half, 1, p_.head_dim, prefix_partial(tile, at, token, 2));
+    }
+    store(rows.d_first, factor, tokens, Operand::kKey);
+    store(rows.d_second, one, tokens, Operand::kValue);
+    if (p_.pad_partials != nullptr && __any_sync(0xffffffffu, is_padding[0] + is_padding[1] > 0)) {
+      add_padding(rows.d_first, is_padding, p_.scale, 0);
+      add_padding(rows.d_second, is_padding, 1, 1);
+    }
+  }
+
+  __device__ void store(const float (&tile)[D / 8][4], const float (&factor)[2], const int* tokens, Operand operand) {
+    store_rows<T, D>(tile, factor, p_.head_dim, scratch_, [&](int at) -> T* {
+      const int token = tokens[at];
+      if (!is_token(token) || is_prefix(p_, token)) return nullptr;
+      return packed_row(p_, static_cast<T*>(p_.d_qkv), token, operand, pipeline_.head);
+    });
+  }
+
+  // Where a group's share of a prefix token's gradient goes; `part` is q, k or v.
+  __device__ float* prefix_partial(const Tile& tile, int at, int token, int part) const {
+    const int64_t group = group_of_entry(p_, tile.unit, tile.entry + at);
+    const int64_t row = (group * p_.num_heads + pipeline_.head) * p_.geometry.num_prefix + token % p_.clip_tokens;
+    return p_.prefix_grad_partials + (row * 3 + part) * p_.head_dim;
+  }
+
+  // Adds the padded rows of a tile to the warp's sums for keys (0) or values (1).
+  __device__ void add_padding(const float (&tile)[D / 8][4], const float (&is_padding)[2], float factor, int part) {
+    const Lane lane;
+    float* sums = pad_sums_ + (threadIdx.x / 32 * 2 + part) * D;
+#pragma unroll
+    for (int d = 0; d < D / 8; ++d) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        float sum = (is_padding[0] != 0 ? tile[d][c] : 0) + (is_padding[1] != 0 ? tile[d][c + 2] : 0);
+        for (int distance = 4; distance < 32; distance *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+        if (lane.row == 0) sums[8 * d + lane.column + c] += sum * factor;
+      }
+    }
+  }
+
+  // After a barrier: the sums of all warps, added in order.
+  __device__ void finish_padding() const {
+    if (p_.pad_partials == nullptr) return;
+    const int64_t block = int64_t{pipeline_.worker} * p_.num_heads + pipeline_.head;
+    for (int i = threadIdx.x; i < 2 * p_.head_dim; i += blockDim.x) {
+      const int part = i / p_.head_dim, column = i % p_.head_dim;
+      float sum = 0;
+      for (int warp = 0; warp < plan_.warps; ++warp) sum += pad_sums_[(warp * 2 + part) * D + column];
+      p_.pad_partials[block * 2 * p_.head_dim + i] = sum;
+    }
+  }
+
+  const KernelParams& p_;
+  const LaunchPlan& plan_;
+  const Pipeline<T, D, Pass::kBackward> pipeline_;
+  char* const scratch_;
+  float* const pad_sums_;
+  const BiasTable table_;
+  TableGradient d_table_;
+};
+
+template <class T, int D>
+__global__ void __launch_bounds__(32 * kMaxWarps, blocks_by_registers(Pass::kBackward, D))
+    backward_kernel(const __grid_constant__ KernelParams p) {
+  Backward<T, D>(p).run();
+}
+
+}  // namespace vtfast::cuda

@@ -1,0 +1,188 @@
+#include "cuda/launch.cuh"
+#include "grid_attention.h"
+#include "kernels.h"
+#include "prefix.cuh"
+#include "weights.cuh"
+
+namespace vtfast::cuda {
+namespace {
+
+constexpr size_t kSumShared = kSumThreads * sizeof(float);
+
+// Hands out pieces of the workspace, or, without one, finds how large it must be.
+class Workspace {
+ public:
+  explicit Workspace(void* memory = nullptr) : memory_(static_cast<float*>(memory)) {}
+
+  float* take(int64_t floats) {
+    float* piece = memory_ == nullptr ? nullptr : memory_ + size_;
+    size_ += (floats + 3) / 4 * 4;  // so that every piece is 16-byte aligned
+    return piece;
+  }
+
+  int64_t size() const { return size_; }
+
+ private:
+  float* memory_;
+  int64_t size_ = 0;
+};
+
+DeviceAxis device_axis(const Axis& axis) {
+  return DeviceAxis::make(static_cast<int>(axis.size), static_cast<int>(axis.block), static_cast<int>(axis.dilation),
+                          static_cast<int>(axis.shift));
+}
+
+KernelParams describe(const GridAttentionParams& p, const Device& device, Pass pass) {
+  KernelParams k{};
+  k.plan = make_launch_plan(p, device, pass);
+  k.geometry = {device_axis(p.geometry.t), device_axis(p.geometry.h), device_axis(p.geometry.w),
+                static_cast<int>(p.geometry.num_prefix)};
+  k.num_groups = Divisor(static_cast<int>(p.geometry.num_groups()));
+  k.clip_tokens = Divisor(static_cast<int>(p.num_tokens()));
+  k.group_prefix = static_cast<int>(prefix_of_group(p));
+  k.entries = Divisor(k.group_prefix + static_cast<int>(p.geometry.num_slots()));
+  k.unit_rows = Divisor(k.plan.unit_rows);
+  k.extent_h = Divisor(static_cast<int>(p.bias.extent[1]));
+  k.extent_w = Divisor(static_cast<int>(p.bias.extent[2]));
+  k.bias_center = static_cast<int>(p.bias.row(0, 0, 0));
+  k.bias_stride_t = static_cast<int>(p.bias.row(1, 0, 0)) - k.bias_center;
+  k.bias_stride_h = static_cast<int>(p.bias.row(0, 1, 0)) - k.bias_center;
+  k.table_size = p.bias_table == nullptr ? 0 : static_cast<int>(p.bias.table_size());
+  k.batch = static_cast<int>(p.batch);
+  k.num_heads = static_cast<int>(p.num_heads);
+  k.head_dim = static_cast<int>(p.head_dim);
+  k.scale = static_cast<float>(p.scale);
+  k.prefix_keys = p.prefix_keys;
+  k.prefix_queries = p.prefix_queries;
+  k.qkv = p.qkv;
+  k.pad_qkv = p.pad_qkv;
+  k.key_mask = p.key_mask;
+  k.out = p.out;
+  k.lse = static_cast<float*>(p.lse);
+  k.prefix_lse = static_cast<float*>(p.prefix_lse);
+  return k;
+}
+
+int64_t prefix_heads(const GridAttentionParams& p) { return p.batch * p.num_heads * p.geometry.num_prefix; }
+
+int64_t prefix_heads_of_groups(const GridAttentionParams& p) { return prefix_heads(p) * p.geometry.num_groups(); }
+
+void take_table(KernelParams& k, Workspace& workspace) {
+  if (k.table_size > 0) k.table = workspace.take(int64_t{k.table_size} * k.num_heads);
+}
+
+KernelParams describe_forward(const GridAttentionParams& p, const Device& device, Workspace& workspace) {
+  KernelParams k = describe(p, device, Pass::kForward);
+  take_table(k, workspace);
+  if (p.prefix_attends()) k.prefix_partials = workspace.take(prefix_heads_of_groups(p) * (p.head_dim + 1));
+  return k;
+}
+
+KernelParams describe_backward(const GridAttentionParams& p, const GridAttentionGradients& gradients,
+                               const Device& device, Workspace& workspace) {
+  KernelParams k = describe(p, device, Pass::kBackward);
+  const int64_t blocks = k.plan.workers * k.num_heads;
+  take_table(k, workspace);
+  k.grad_out = gradients.grad_out;
+  k.d_qkv = gradients.d_qkv;
+  k.grad_prefix = workspace.take(p.batch * p.geometry.num_prefix * p.channels());
+  k.prefix_delta = workspace.take(p.batch * p.num_passes() * p.num_heads * p.geometry.num_prefix);
+  if (!k.plan.whole()) k.delta = workspace.take(p.batch * p.num_heads * p.geometry.num_tokens());
+  if (k.group_prefix > 0) k.prefix_grad_partials = workspace.take(prefix_heads_of_groups(p) * 3 * p.head_dim);
+  if (gradients.d_bias_table != nullptr) {
+    k.table_partials = workspace.take(blocks * k.table_size);
+    if (!k.plan.grads_resident) k.table_scratch = workspace.take(blocks * k.plan.warps * k.table_size);
+  }
+  if (gradients.d_pad_qkv != nullptr && p.geometry.has_padding()) {
+    k.pad_partials = workspace.take(blocks * 2 * p.head_dim);
+  }
+  return k;
+}
+
+void prepare_table(const GridAttentionParams& p, const KernelParams& k, void* stream) {
+  const int64_t size = int64_t{k.table_size} * k.num_heads;
+  const TableParams table{static_cast<const float*>(p.bias_table), const_cast<float*>(k.table), k.table_size,
+                          k.num_heads, 0};
+  launch(prepare_table_kernel, (size + kSumThreads - 1) / kSumThreads, kSumThreads, 0, stream, table);
+}
+
+template <class T>
+void forward(const GridAttentionParams& p, const KernelParams& k, void* stream) {
+  prepare_table(p, k, stream);
+  launch_forward<T>(k, stream);
+  if (p.prefix_attends()) launch(merge_prefix_kernel<T>, prefix_heads(p), kSumThreads, kSumShared, stream, k);
+}
+
+template <class T>
+void backward(const GridAttentionParams& p, const GridAttentionGradients& gradients, KernelParams& k, void* stream) {
+  prepare_table(p, k, stream);
+  if (p.prefix_attends()) {
+    const size_t shared = kSumShared + 2 * p.head_dim * sizeof(float);
+    launch(prepare_prefix_kernel<T>, prefix_heads(p), kSumThreads, shared, stream, k);
+  }
+  if (k.plan.whole()) {
+    k.phases = kQueryPhase | kKeyPhase;
+    launch_backward<T>(k, stream);
+  } else {
+    for (const int phase : {kQueryPhase, kKeyPhase}) {
+      k.phases = phase;
+      launch_backward<T>(k, stream);
+    }
+  }
+  launch(sum_prefix_gradients_kernel<T>, prefix_heads(p), kSumThreads, kSumShared, stream, k);
+  if (gradients.d_bias_table != nullptr) {
+    const TableParams table{k.table_partials, static_cast<float*>(gradients.d_bias_table), k.table_size, k.num_heads,
+                            k.plan.workers};
+    const int64_t slices = (k.table_size + kTableSlice - 1) / kTableSlice;
+    launch(sum_table_kernel, slices * k.num_heads, kSumThreads, kSumShared, stream, table);
+  }
+  if (gradients.d_pad_qkv != nullptr) {
+    const PaddingParams padding{k.pad_partials, gradients.d_pad_qkv, k.num_heads, k.head_dim,
+                                k.pad_partials == nullptr ? 0 : k.plan.workers};
+    launch(sum_padding_kernel<T>, k.num_heads, kSumThreads, kSumShared, stream, padding);
+  }
+}
+
+}  // namespace
+
+int64_t forward_workspace_size(const GridAttentionParams& params, const Device& device) {
+  Workspace workspace;
+  describe_forward(params, device, workspace);
+  return workspace.size();
+}
+
+int64_t backward_workspace_size(const GridAttentionParams& params, const GridAttentionGradients& gradients,
+                                const Device& device) {
+  Workspace workspace;
+  describe_backward(params, gradients, device, workspace);
+  return workspace.size();
+}
+
+void grid_attention_forward(const GridAttentionParams& params, const Device& device, void* memory, void* stream) {
+  Workspace workspace(memory);
+  const KernelParams k = describe_forward(params, device, workspace);
+  switch (params.data_type) {
+    case DataType::kBFloat16:
+      return forward<BFloat16>(params, k, stream);
+    case DataType::kFloat16:
+      return forward<Float16>(params, k, stream);
+    default:
+      return forward<float>(params, k, stream);
+  }
+}
+
+void grid_attention_backward(const GridAttentionParams& params, const GridAttentionGradients& gradients,
+                             const Device& device, void* memory, void* stream) {
+  Workspace workspace(memory);
+  KernelParams k = describe_backward(params, gradients, device, workspace);
+  switch (params.data_type) {
+    case DataType::kBFloat16:
+      return backward<BFloat16>(params, gradients, k, stream);
+    case DataType::kFloat16:
+      return backward<Float16>(params, gradients, k, stream);
+    default:
+      return backward<float>(params, gradients, k, stream);
+  }
+}
+
+}  // namespace vtfast::cuda

@@ -1,0 +1,193 @@
+// The two products of attention on tiles of 16 rows, one warp each: rows with columns (scores = q k^T), and weights
+// with columns (out = p v). Sixteen-bit types use the tensor cores; float32 is exact, on the ordinary units.
+#pragma once
+
+#include "element.cuh"
+
+namespace vtfast::cuda {
+
+// 16 rows x 16 columns of accumulators: two tiles of 16 x 8.
+using Block = float[2][4];
+
+// The left side of a product: 16 rows of D elements. With `kHold` they stay in registers.
+template <class T, int D, bool kHold>
+class Rows {
+ public:
+  // `tile` is row 0, a multiple of 16 rows from the start of its operand.
+  __device__ void load(const char* tile) {
+    const Lane lane;
+    tile_ = tile;
+    row_ = lane.index % 16;
+    if constexpr (kHold) {
+#pragma unroll
+      for (int k = 0; k < D / 16; ++k) read(held_[k], k);
+    }
+  }
+
+  __device__ void fragment(uint32_t (&a)[4], int k) const {
+    if constexpr (kHold) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[i] = held_[k][i];
+    } else {
+      read(a, k);
+    }
+  }
+
+ private:
+  __device__ void read(uint32_t (&a)[4], int k) const {
+    ptx::ldmatrix_x4(a, tile_ + SharedRow<T, D>::offset(row_, 2 * k + threadIdx.x % 32 / 16));
+  }
+
+  const char* tile_;
+  int row_;
+  uint32_t held_[kHold ? D / 16 : 1][4];
+};
+
+// Weights as the left side of a product with 16 columns' rows.
+template <class T>
+struct Weights {
+  uint32_t a[4];
+
+  __device__ explicit Weights(const Block& block) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[i] = T::pack(block[i / 2][i % 2 * 2], block[i / 2][i % 2 * 2 + 1]);
+  }
+
+  // The weights as they were rounded.
+  __device__ void read(Block& block) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      block[i / 2][i % 2 * 2] = T::low(a[i]);
+      block[i / 2][i % 2 * 2 + 1] = T::high(a[i]);
+    }
+  }
+};
+
+// scores = rows columns^T, for the 16 columns from row 0 of `columns` on.
+template <class T, int D, bool kHold>
+__device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, const char* columns) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n][i] = 0;
+  }
+#pragma unroll
+  for (int k = 0; k < D / 16; ++k) {
+    uint32_t a[4], b[4];
+    rows.fragment(a, k);
+    ptx::ldmatrix_x4(b, columns + SharedRow<T, D>::offset(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+    T::multiply(scores[0], a, b[0], b[1]);
+    T::multiply(scores[1], a, b[2], b[3]);
+  }
+}
+
+// sum += weights columns, D elements wide.
+template <class T, int D>
+__device__ inline void accumulate(float (&sum)[D / 8][4], const Weights<T>& weights, const char* columns) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int d = 0; d < D / 16; ++d) {
+    uint32_t b[4];
+    ptx::ldmatrix_x4_trans(b, columns + SharedRow<T, D>::offset(lane % 16, 2 * d + lane / 16));
+    T::multiply(sum[2 * d], weights.a, b[0], b[1]);
+    T::multiply(sum[2 * d + 1], weights.a, b[2], b[3]);
+  }
+}
+
+// sum += the weights of each row; every column of the result holds it.
+template <class T>
+__device__ inline void accumulate_rows(float (&sum)[4], const Weights<T>& weights) {
+  const uint32_t ones = T::pack(1, 1);
+  T::multiply(sum, weights.a, ones, ones);
+}
+
+template <int D, bool kHold>
+class Rows<float, D, kHold> {
+ public:
+  __device__ void load(const char* tile) { tile_ = tile; }
+
+  __device__ float4 vector(int row, int k) const {
+    return *reinterpret_cast<const float4*>(tile_ + SharedRow<float, D>::offset(row, k));
+  }
+
+ private:
+  const char* tile_;
+};
+
+template <>
+struct Weights<float> {
+  Block values;
+
+  __device__ explicit Weights(const Block& block) { read(block, values); }
+  __device__ void read(Block& block) const { read(values, block); }
+
+ private:
+  __device__ static void read(const Block& from, Block& to) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[n][i] = from[n][i];
+    }
+  }
+};
+
+__device__ inline void add_dot(float& sum, const float4& a, const float4& b) {
+  sum = fmaf(a.x, b.x, sum);
+  sum = fmaf(a.y, b.y, sum);
+  sum = fmaf(a.z, b.z, sum);
+  sum = fmaf(a.w, b.w, sum);
+}
+
+template <int D, bool kHold>
+__device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows, const char* columns) {
+  const Lane lane;
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n][i] = 0;
+  }
+#pragma unroll 4
+  for (int k = 0; k < D / 4; ++k) {
+    const float4 a[2] = {rows.vector(lane.row, k), rows.vector(lane.row + 8, k)};
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int offset = SharedRow<float, D>::offset(8 * n + lane.column + c, k);
+        const float4 b = *reinterpret_cast<const float4*>(columns + offset);
+        add_dot(scores[n][c], a[0], b);
+        add_dot(scores[n][c + 2], a[1], b);
+      }
+    }
+  }
+}
+
+template <int D>
+__device__ inline void accumulate(float (&sum)[D / 8][4], const Weights<float>& weights, const char* columns) {
+  const Lane lane;
+#pragma unroll
+  for (int column = 0; column < 16; ++column) {
+    const int owner = lane.index / 4 * 4 + column % 8 / 2;
+    const float (&held)[4] = weights.values[column / 8];
+    const float upper = __shfl_sync(0xffffffffu, held[column % 2], owner);
+    const float lower = __shfl_sync(0xffffffffu, held[column % 2 + 2], owner);
+#pragma unroll
+    for (int d = 0; d < D / 8; ++d) {
+      const int offset = SharedRow<float, D>::offset(column, 2 * d + lane.column / 4) + lane.column % 4 * 4;
+      const float2 b = *reinterpret_cast<const float2*>(columns + offset);
+      sum[d][0] = fmaf(upper, b.x, sum[d][0]);
+      sum[d][1] = fmaf(upper, b.y, sum[d][1]);
+      sum[d][2] = fmaf(lower, b.x, sum[d][2]);
+      sum[d][3] = fmaf(lower, b.y, sum[d][3]);
+    }
+  }
+}
+
+__device__ inline void accumulate_rows(float (&sum)[4], const Weights<float>& weights) {
+  const Block& w = weights.values;
+  sum[0] += sum_of_row(w[0][0] + w[0][1] + w[1][0] + w[1][1]);
+  sum[2] += sum_of_row(w[0][2] + w[0][3] + w[1][2] + w[1][3]);
+}
+
+}  // namespace vtfast::cuda
