@@ -29,6 +29,9 @@ class CMakeBuild(build_ext):
             "CMAKE_MAKE_PROGRAM": Path(ninja.BIN_DIR) / "ninja",
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
+            # Always given, or the build folder would remember those of the last build.
+            "VTFAST_CUDA": os.environ.get("VTFAST_CUDA", "AUTO"),
+            "TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", ""),
         }
         definitions = [f"-D{name}={value}" for name, value in configuration.items()]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count()))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,7 +42,6 @@ def test_build_info_tells_the_build_and_the_process() -> None:
     assert "-mavx512bf16" not in info["cpu_flags"]["avx512"]
     assert "-mavx512f" not in info["cpu_flags"]["avx2"]
     assert info["torch_floor"] == "2.11"
-    assert info["cuda"] is None
     assert info["cpu_instruction_set"] == _library.cpu_instruction_set
     assert info["unavailable"] is None
 
@@ -112,7 +112,8 @@ import sys
 sys.modules["vtfast._C"] = None  # python's way to make an import fail
 import torch, vtfast
 info = vtfast.build_info()
-assert info["cpu_built"] == [] and info["cpu_instruction_set"] is None and info["cuda"] is None, info
+assert info["cpu_built"] == [] and info["cpu_instruction_set"] is None, info
+assert not info["cuda"]["built"] and not info["cuda"]["loaded"], info
 assert "runs without its compiled extension" in info["unavailable"], info
 out = vtfast.ops.grid_attention(torch.randn(1, 2, 4, 4, 24), (2, 4, 4), num_heads=2, block=(2, 2, 2))
 assert out.shape == (1, 2, 4, 4, 8)
@@ -139,6 +140,75 @@ class FakeExtension:
     @staticmethod
     def processor_features() -> dict[str, bool]:
         return {"avx2": True, "avx512": False}
+
+
+CUDA_BUILD = {"compiler": "NVIDIA 13.0.88", "architectures": ["8.0", "9.0+PTX"]}
+
+
+@pytest.mark.parametrize(
+    ("build", "file", "torch_cuda", "expected"),
+    [
+        (None, None, "13.0", "this build has no CUDA kernels"),
+        (None, "left over from another build", "13.0", "this build has no CUDA kernels"),
+        (CUDA_BUILD, None, "13.0", "this build has no CUDA kernels"),
+        (CUDA_BUILD, "not a shared library", None, "has no CUDA"),
+        (CUDA_BUILD, "not a shared library", "13.0", "_kernels_cuda.so does not load"),
+    ],
+)
+def test_cuda_kernels_that_are_not_loaded_say_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    build: dict[str, object] | None,
+    file: str | None,
+    torch_cuda: str | None,
+    expected: str,
+) -> None:
+    if file is not None:
+        (tmp_path / "_kernels_cuda.so").write_text(file)
+    monkeypatch.setattr(_library, "_library_path", lambda name: tmp_path / f"_kernels_{name}.so")
+    monkeypatch.setattr(_library, "_extension", SimpleNamespace(build_info=lambda: {"cuda": build}))
+    monkeypatch.setattr(torch.version, "cuda", torch_cuda)
+    assert expected in str(_library._load_cuda_library())
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capabilities"),
+    [
+        (["8.0"], [(8, 0), (8, 6), (8, 9)]),
+        (["8.6"], [(8, 6), (8, 9)]),
+        (["8.0", "9.0"], [(8, 0), (8, 6), (8, 9), (9, 0)]),
+        (["9.0a"], [(9, 0)]),
+        (["9.0a+PTX"], [(9, 0)]),
+        (["8.0", "9.0+PTX"], [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]),
+        (["10.0f"], [(10, 0)]),
+        ([], []),
+    ],
+)
+def test_a_gpu_runs_what_was_compiled_for_it(
+    architectures: list[str], capabilities: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_library._unavailable, "cuda", None)
+    monkeypatch.setattr(_library, "_architectures", architectures)
+    for capability in [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        reason = _library.why_unavailable(torch.device("cuda", 1))
+        assert (reason is None) == (capability in capabilities), capability
+        assert reason is None or f"cuda:1 has compute capability {capability[0]}.{capability[1]}" in reason
+
+
+def test_the_reason_is_no_part_of_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    def capability(device: torch.device) -> tuple[int, int]:
+        assert not torch.compiler.is_dynamo_compiling()
+        return 7, 5
+
+    monkeypatch.setitem(_library._unavailable, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def zero_if_available(x: torch.Tensor) -> torch.Tensor:
+        return x if _library.why_unavailable(torch.device("cuda", 0)) else x * 0
+
+    assert zero_if_available(torch.ones(1)) == 1
 
 
 @pytest.mark.requires_native

@@ -2,8 +2,8 @@
 
 This is the only module that knows of binaries. It loads one CPU library at import: the newest instruction set that was
 built, that the processor has, and that `ATEN_CPU_CAPABILITY` (torch's own variable: default, avx2 or avx512) and
-`VTFAST_CPU_CAPABILITY` (the name of a library) allow. With none, `why_unavailable` says why and the operations fall
-back on their reference.
+`VTFAST_CPU_CAPABILITY` (the name of a library) allow; and the CUDA library where torch has CUDA, without touching a
+GPU. With none, `why_unavailable` says why and the operations fall back on their reference.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["build_info", "cpu_instruction_set", "why_unavailable"]
+__all__ = ["build_info", "cpu_instruction_set", "extension", "why_unavailable"]
 
 _SCHEMAS = (
     "grid_attention(Tensor qkv, Tensor? bias_table, Tensor? pad_qkv, Tensor? key_mask, SymInt[3] grid,"
@@ -26,6 +26,8 @@ _SCHEMAS = (
     " SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window, bool bias_by_window, SymInt num_prefix,"
     " bool prefix_keys, int prefix_queries, float scale) -> (Tensor, Tensor, Tensor)",
 )
+
+_CPU = torch.device("cpu")
 
 _definitions = torch.library.Library("vtfast", "DEF")
 for _schema in _SCHEMAS:
@@ -79,26 +81,91 @@ def _load_cpu_library() -> tuple[str | None, str | None]:
     return allowed[-1], None
 
 
+def _cuda_build() -> dict[str, Any] | None:
+    """Compiler and architectures of the CUDA library, or None without one; an older build's may still lie around."""
+    build = _extension.build_info()["cuda"] if _extension is not None else None
+    return build if build is not None and _library_path("cuda").exists() else None
+
+
+def _load_cuda_library() -> str | None:
+    """Loads the CUDA library, or returns why not."""
+    if _extension is None:
+        return _missing_extension
+    if _cuda_build() is None:
+        return "this build has no CUDA kernels"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} has no CUDA"
+    path = _library_path("cuda")
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"{path.name} does not load: {error}"
+    return None
+
+
+def _runs_on(capability: tuple[int, int], architectures: list[str]) -> bool:
+    """Whether a GPU runs code for any of `architectures`, written as in `TORCH_CUDA_ARCH_LIST`."""
+    for name in architectures:
+        number, _, ptx = name.partition("+")
+        major, minor = (int(part) for part in number.rstrip("af").split("."))
+        if number[-1] == "a":
+            fits = capability == (major, minor)
+        else:
+            # Compiled code runs on later minor versions too; PTX is compiled by the driver for whatever is newer.
+            fits = capability >= (major, minor) and (capability[0] == major or (bool(ptx) and number[-1] != "f"))
+        if fits:
+            return True
+    return False
+
+
 _extension, _missing_extension = _import_extension()
-cpu_instruction_set, _unavailable = _load_cpu_library()
+cpu_instruction_set, _cpu_unavailable = _load_cpu_library()
+_unavailable = {"cpu": _cpu_unavailable, "cuda": _load_cuda_library()}
+_architectures: list[str] = (_cuda_build() or {}).get("architectures", [])
 
 
-def why_unavailable() -> str | None:
-    """Why no compiled CPU kernels are loaded; None if they are."""
-    return _unavailable
+def why_unavailable(device: torch.device = _CPU) -> str | None:
+    """Why no compiled kernels run on a device; None if some do."""
+    if device.type not in _unavailable:
+        return f"device {device.type} has no kernel in this build"
+    reason = _unavailable[device.type]
+    if reason is None and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if not _runs_on(capability, _architectures):
+            wanted = ", ".join(_architectures)
+            return f"{device} has compute capability {capability[0]}.{capability[1]}, the kernels are for {wanted}"
+    return reason
+
+
+# torch.compile cannot trace the question for a capability. What torch.compiler.assume_constant_result sets, without its
+# import of all of torch._dynamo.
+why_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def extension() -> ModuleType:
+    """The extension module.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if _extension is None:
+        raise RuntimeError(f"this needs the compiled extension: {_missing_extension}")
+    return _extension
 
 
 def build_info() -> dict[str, Any]:
     """What this installation was built with and what of it runs here.
 
     Returns:
-        A dict with `compiler`, `cpu_flags` (instruction set -> compiler flags), `torch_built_against`, `torch_floor`
-        and `cuda` (None: not built) of the build (absent if nothing was compiled), and of this process:
-        `cpu_supported` (instruction set -> whether the processor runs it), `cpu_built` (libraries that are present),
-        `cpu_capability` (torch's), `cpu_instruction_set` (the library that is loaded, or None) and `unavailable`
-        (why none is, or None).
+        A dict with `compiler`, `cpu_flags` (instruction set -> compiler flags), `torch_built_against` and
+        `torch_floor` of the build (absent if nothing was compiled), and of this process: `cpu_supported` (instruction
+        set -> whether the processor runs it), `cpu_built` (libraries that are present), `cpu_capability` (torch's),
+        `cpu_instruction_set` (the library that is loaded, or None) and `unavailable` (why none is, or None). `cuda`
+        is a dict with `built`, `compiler` (nvcc's version, or None), `architectures` (those compiled for), `loaded`
+        and `unavailable` (why the library is not loaded, or None).
     """
-    build = _extension.build_info() if _extension is not None else {"cuda": None}
+    build = _extension.build_info() if _extension is not None else {}
+    cuda = _cuda_build() or {"compiler": None, "architectures": []}
     features = _extension.processor_features() if _extension is not None else {}
     return {
         **build,
@@ -106,5 +173,11 @@ def build_info() -> dict[str, Any]:
         "cpu_built": [name for name in features if _library_path(name).exists()],
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_instruction_set": cpu_instruction_set,
-        "unavailable": _unavailable,
+        "unavailable": _unavailable["cpu"],
+        "cuda": {
+            "built": _cuda_build() is not None,
+            **cuda,
+            "loaded": _unavailable["cuda"] is None,
+            "unavailable": _unavailable["cuda"],
+        },
     }

@@ -6,27 +6,13 @@
 
 #include <initializer_list>
 #include <optional>
-#include <vector>
 
-#include "grid_attention.h"
+#include "torch/grid_attention_settings.h"
 
 namespace vtfast {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Sizes = std::vector<int64_t>;
-
-// The settings of a call, as the schema lists them.
-struct GridAttentionSettings {
-  Sizes grid;
-  int64_t num_heads;
-  Sizes block, dilation, shift, bias_window;
-  bool bias_by_window;
-  int64_t num_prefix;
-  bool prefix_keys;
-  int64_t prefix_queries;
-  double scale;
-};
 
 // The inputs of a call that the forward and the backward pass share.
 struct GridAttentionInputs {

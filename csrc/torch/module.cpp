@@ -1,5 +1,5 @@
 // vtfast._C: what is not a tensor operation. It links nothing of torch, so it loads whatever torch is installed.
-#include <pybind11/pybind11.h>
+#include "torch/module.h"
 
 #include "build_config.h"
 
@@ -7,6 +7,14 @@ namespace py = pybind11;
 
 namespace vtfast {
 namespace {
+
+py::object cuda_build() {
+  if (*kCudaCompiler == '\0') return py::none();
+  py::dict cuda;
+  cuda["compiler"] = kCudaCompiler;
+  cuda["architectures"] = py::str(kCudaArchitectures).attr("split")();
+  return cuda;
+}
 
 py::dict build_info() {
   py::dict flags;
@@ -18,7 +26,7 @@ py::dict build_info() {
   info["cpu_flags"] = flags;
   info["torch_built_against"] = kTorchVersion;
   info["torch_floor"] = kTorchFloor;
-  info["cuda"] = py::none();
+  info["cuda"] = cuda_build();
   return info;
 }
 
@@ -34,9 +42,10 @@ py::dict processor_features() {
 }  // namespace vtfast
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "Build and processor information of vtfast.";
+  module.doc() = "Build and processor information and launch plans of vtfast.";
   module.def("build_info", &vtfast::build_info,
              "Compiler, flags of each CPU library, torch built against and its floor, and the CUDA build (or None).");
   module.def("processor_features", &vtfast::processor_features,
              "Whether this processor runs each CPU library, from the oldest instruction set to the newest.");
+  vtfast::bind_launch_plan(module);
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vtfast import build_info
+from vtfast import _library, build_info
 from vtfast.cli import compare, main
 from vtfast.cli.memory import peak_memory
 
@@ -65,7 +65,7 @@ def test_verdict(relative: float, agrees: bool) -> None:
 
 
 def test_without_kernels_the_reason_is_said(video: MakeVideo, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vtfast._library._unavailable", "they were left at home")
+    monkeypatch.setitem(_library._unavailable, "cpu", "they were left at home")
     assert main(["run", str(video()), MODEL, "--compare", "--runs=1"]) == 2
     assert "they were left at home" in capsys.readouterr().err
 

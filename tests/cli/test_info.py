@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,27 @@ def test_info_says_what_would_run_and_why(
     with vtfast.use_backend(backend):
         assert main(["info"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split(maxsplit=1) == ["backend", expected]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "expected"),
+    [
+        ({"built": False}, "not built"),
+        ({"loaded": True, "unavailable": None}, "built with NVIDIA 13.0.88 for 8.0, 9.0+PTX, loaded"),
+        (
+            {"loaded": False, "unavailable": "no luck"},
+            "built with NVIDIA 13.0.88 for 8.0, 9.0+PTX, not loaded: no luck",
+        ),
+    ],
+)
+def test_info_says_what_became_of_the_cuda_kernels(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, cuda: dict[str, Any], expected: str
+) -> None:
+    built = {"built": True, "compiler": "NVIDIA 13.0.88", "architectures": ["8.0", "9.0+PTX"]}
+    build = vtfast.build_info() | {"cuda": built | cuda}
+    monkeypatch.setattr("vtfast.cli.info.build_info", lambda: build)
+    assert main(["info"]) == 0
+    assert f"cuda kernels  {expected}\n" in capsys.readouterr().out
 
 
 def test_models(capsys: Capture) -> None:

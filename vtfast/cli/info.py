@@ -38,7 +38,7 @@ def info(args: argparse.Namespace) -> int:
         ("built", _built(build)),
         *(("cpu kernels", line) for line in _instruction_sets(build)),
         ("cuda device", facts["cuda_device"] or "none"),
-        ("cuda kernels", build["cuda"] or "not built"),
+        ("cuda kernels", _cuda(build["cuda"])),
         ("backend", facts["runs"]),
     )
     previous = None
@@ -77,6 +77,13 @@ def _instruction_sets(build: dict[str, Any]) -> list[str]:
         chosen = ", in use" if name == build["cpu_instruction_set"] else ""
         lines.append(f"{name}: {built}, {runs}{chosen}")
     return lines or ["none"]
+
+
+def _cuda(cuda: dict[str, Any]) -> str:
+    if not cuda["built"]:
+        return "not built"
+    built = f"built with {cuda['compiler']} for {', '.join(cuda['architectures'])}"
+    return f"{built}, {'loaded' if cuda['loaded'] else 'not loaded: ' + cuda['unavailable']}"
 
 
 def _what_runs(build: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from vtfast import _library, reference
 from vtfast._backend import use_native
 from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_same_device, triple
 
-_PREFIX_QUERIES = ("none", "global", "mean")
+PREFIX_QUERIES = ("none", "global", "mean")
 _BIAS_ORDERS = ("block", "window")
 
 
@@ -77,11 +77,7 @@ def grid_attention(
     dilation, shift = triple(dilation, "dilation", 1), triple(shift, "shift", 0)
     window = block if bias_window is None else triple(bias_window, "bias_window", 1)
     _check_qkv(qkv, grid, num_heads, num_prefix, prefix_queries)
-    for axis, size, b, d, s in zip("THW", window, block, dilation, shift, strict=True):
-        if s >= b * d:
-            raise ValueError(f"shift must be smaller than block * dilation = {b * d} along {axis}, got {s}")
-        if size < b:
-            raise ValueError(f"bias_window must be at least block = {b} along {axis}, got {size}")
+    check_groups(block, dilation, shift, window)
     if bias_order not in _BIAS_ORDERS:
         raise ValueError(f"bias_order must be one of {', '.join(_BIAS_ORDERS)}, got {bias_order!r}")
     if bias_table is not None:
@@ -94,7 +90,7 @@ def grid_attention(
 
     qkv = autocast(qkv)
     pad_qkv = None if pad_qkv is None else pad_qkv.to(qkv.dtype)
-    if not use_native("grid_attention", _reasons_against(qkv)):
+    if not use_native("grid_attention", _reasons_against(qkv, num_heads)):
         return reference.grid_attention(
             qkv, grid, num_heads=num_heads, block=block, dilation=dilation, shift=shift, bias_table=bias_table,
             bias_window=window, bias_order=bias_order, pad_qkv=pad_qkv, num_prefix=num_prefix,
@@ -116,17 +112,26 @@ def grid_attention(
         bias_order == "window",
         num_prefix,
         prefix_keys,
-        _PREFIX_QUERIES.index(prefix_queries),
+        PREFIX_QUERIES.index(prefix_queries),
         scale,
     )
     return out.unflatten(1, grid) if qkv.dim() == 5 else out
 
 
+def check_groups(block: Triple, dilation: Triple, shift: Triple, bias_window: Triple) -> None:
+    """Raises ValueError where a shift is larger than a span or the bias table's window smaller than a group."""
+    for axis, size, b, d, s in zip("THW", bias_window, block, dilation, shift, strict=True):
+        if s >= b * d:
+            raise ValueError(f"shift must be smaller than block * dilation = {b * d} along {axis}, got {s}")
+        if size < b:
+            raise ValueError(f"bias_window must be at least block = {b} along {axis}, got {size}")
+
+
 def _check_qkv(qkv: Tensor, grid: Triple, num_heads: int, num_prefix: int, prefix_queries: str) -> None:
     if isinstance(num_prefix, bool) or not isinstance(num_prefix, int) or num_prefix < 0:
         raise ValueError(f"num_prefix must be an int of at least 0, got {num_prefix!r}")
-    if prefix_queries not in _PREFIX_QUERIES:
-        raise ValueError(f"prefix_queries must be one of {', '.join(_PREFIX_QUERIES)}, got {prefix_queries!r}")
+    if prefix_queries not in PREFIX_QUERIES:
+        raise ValueError(f"prefix_queries must be one of {', '.join(PREFIX_QUERIES)}, got {prefix_queries!r}")
     shape, tokens = tuple(qkv.shape), grid[0] * grid[1] * grid[2]
     if qkv.dim() == 5 and num_prefix == 0:
         if shape[1:4] != grid:
@@ -169,12 +174,17 @@ def _check_key_mask(key_mask: Tensor, qkv: Tensor, grid: Triple) -> None:
         raise ValueError(f"key_mask must have shape {wanted}, got {tuple(key_mask.shape)}")
 
 
-def _reasons_against(qkv: Tensor) -> list[str]:
+def _reasons_against(qkv: Tensor, num_heads: int) -> list[str]:
     """Why the compiled kernels cannot take this input."""
-    if qkv.device.type != "cpu":
-        return [f"device {qkv.device.type} has no kernel in this build"]
-    missing = _library.why_unavailable()
-    return [missing] if missing else []
+    missing = _library.why_unavailable(qkv.device)
+    reasons = [missing] if missing else []
+    if qkv.device.type == "cuda":
+        head_dim = qkv.shape[-1] // 3 // num_heads
+        if qkv.dtype == torch.float64:
+            reasons.append("float64 has no kernel on CUDA")
+        if head_dim % 8 or head_dim > 128:
+            reasons.append(f"head_dim must be a multiple of 8 and at most 128 on CUDA, got {head_dim}")
+    return reasons
 
 
 def _num_groups(grid: Sequence[int], block: Sequence[int], dilation: Sequence[int]) -> int:
@@ -206,7 +216,7 @@ def _fake_forward(
     stats = torch.float64 if qkv.dtype == torch.float64 else torch.float32
     passes = 0
     if num_prefix and prefix_queries:
-        passes = 1 if prefix_queries == _PREFIX_QUERIES.index("global") else _num_groups(grid, block, dilation)
+        passes = 1 if prefix_queries == PREFIX_QUERIES.index("global") else _num_groups(grid, block, dilation)
     out_tokens = num_tokens + num_prefix if prefix_queries else num_tokens
     return (
         qkv.new_empty((batch, out_tokens, channels)),
