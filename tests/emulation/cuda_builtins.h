@@ -1,6 +1,7 @@
 // What nvcc knows without an include, for a host compiler; forced in front of every kernel source.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -41,6 +42,9 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
+
+using std::max;
+using std::min;
 
 // Those of the thread that runs; any call that lets another thread run changes and restores them.
 extern Dim3 threadIdx, blockIdx, blockDim, gridDim;
