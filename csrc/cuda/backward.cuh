@@ -118,8 +118,8 @@ class Backward {
     for (int i = 0; i < 8; ++i) d_weights[i / 4][i % 4] *= weights[i / 4][i % 4];
     const Weights<T> products(d_weights);
     accumulate_rows(sums.rounded, products);
-    accumulate<T, D>(rows.d_first, products, k);
-    accumulate<T, D>(rows.d_second, rounded, k);
+    accumulate(rows.d_first, products, k);
+    accumulate(rows.d_second, rounded, k);
   }
 
   __device__ void finish_queries(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
@@ -190,10 +190,10 @@ class Backward {
       scores[i / 4][i % 4] = ptx::ex2(scores[i / 4][i % 4] - lse[column] * kLog2e);
       d_weights[i / 4][i % 4] -= delta[column];
     }
-    accumulate<T, D>(rows.d_second, Weights<T>(scores), grad_out);
+    accumulate(rows.d_second, Weights<T>(scores), grad_out);
 #pragma unroll
     for (int i = 0; i < 8; ++i) scores[i / 4][i % 4] *= d_weights[i / 4][i % 4];
-    accumulate<T, D>(rows.d_first, Weights<T>(scores), q);
+    accumulate(rows.d_first, Weights<T>(scores), q);
   }
 
   __device__ void finish_keys(const Step& step, const Tile& tile, GradientTile<T, D>& rows) {

@@ -33,7 +33,8 @@ __device__ inline float reduce(float value, float* shared, const Combine& combin
   shared[threadIdx.x] = value;
   __syncthreads();
   for (int half = kSumThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) shared[threadIdx.x] = combine(shared[threadIdx.x], shared[threadIdx.x + half]);
+    if (static_cast<int>(threadIdx.x) < half)
+      shared[threadIdx.x] = combine(shared[threadIdx.x], shared[threadIdx.x + half]);
     __syncthreads();
   }
   const float result = shared[0];

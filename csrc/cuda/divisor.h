@@ -30,6 +30,8 @@ class Divisor {
     return numerator - numerator / divisor * divisor.value_;
   }
 
+  friend float operator/(float numerator, Divisor divisor) = delete;  // would round to an int
+
  private:
   int value_ = 1;
   uint32_t multiplier_ = 1;

@@ -53,7 +53,7 @@ class QueryTile {
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
         const int at = first + 16 * b;
-        if (at < count) accumulate<T, D>(out, Weights<T>(scores[b]), values + at * SharedRow<T, D>::kBytes);
+        if (at < count) accumulate(out, Weights<T>(scores[b]), values + at * SharedRow<T, D>::kBytes);
       }
     }
   }

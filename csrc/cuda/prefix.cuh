@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kSumThreads) prepare_prefix_kernel(const __gri
   const T* grad_out = static_cast<const T*>(p.grad_out) + row * p.channels() + channel;
   const int64_t prefix = int64_t{at.clip} * p.geometry.num_prefix + at.prefix;
   T* grad_prefix = static_cast<T*>(const_cast<void*>(p.grad_prefix)) + prefix * p.channels() + channel;
-  const float share = p.global_prefix() ? 1.0f : 1.0f / p.num_groups;
+  const float share = p.global_prefix() ? 1.0f : 1.0f / int{p.num_groups};
   const auto packed = [&](int64_t token, Operand operand) {
     return packed_row(p, static_cast<const T*>(p.qkv), token, operand, at.head);
   };

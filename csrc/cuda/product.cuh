@@ -82,14 +82,14 @@ __device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, co
   }
 }
 
-// sum += weights columns, D elements wide.
-template <class T, int D>
-__device__ inline void accumulate(float (&sum)[D / 8][4], const Weights<T>& weights, const char* columns) {
+// sum += weights columns, 8 * kTiles elements wide.
+template <class T, int kTiles>
+__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<T>& weights, const char* columns) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int d = 0; d < D / 16; ++d) {
+  for (int d = 0; d < kTiles / 2; ++d) {
     uint32_t b[4];
-    ptx::ldmatrix_x4_trans(b, columns + SharedRow<T, D>::offset(lane % 16, 2 * d + lane / 16));
+    ptx::ldmatrix_x4_trans(b, columns + SharedRow<T, 8 * kTiles>::offset(lane % 16, 2 * d + lane / 16));
     T::multiply(sum[2 * d], weights.a, b[0], b[1]);
     T::multiply(sum[2 * d + 1], weights.a, b[2], b[3]);
   }
@@ -163,8 +163,8 @@ __device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows
   }
 }
 
-template <int D>
-__device__ inline void accumulate(float (&sum)[D / 8][4], const Weights<float>& weights, const char* columns) {
+template <int kTiles>
+__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>& weights, const char* columns) {
   const Lane lane;
 #pragma unroll
   for (int column = 0; column < 16; ++column) {
@@ -173,8 +173,8 @@ __device__ inline void accumulate(float (&sum)[D / 8][4], const Weights<float>& 
     const float upper = __shfl_sync(0xffffffffu, held[column % 2], owner);
     const float lower = __shfl_sync(0xffffffffu, held[column % 2 + 2], owner);
 #pragma unroll
-    for (int d = 0; d < D / 8; ++d) {
-      const int offset = SharedRow<float, D>::offset(column, 2 * d + lane.column / 4) + lane.column % 4 * 4;
+    for (int d = 0; d < kTiles; ++d) {
+      const int offset = SharedRow<float, 8 * kTiles>::offset(column, 2 * d + lane.column / 4) + lane.column % 4 * 4;
       const float2 b = *reinterpret_cast<const float2*>(columns + offset);
       sum[d][0] = fmaf(upper, b.x, sum[d][0]);
       sum[d][1] = fmaf(upper, b.y, sum[d][1]);
