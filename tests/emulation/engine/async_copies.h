@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <deque>
+#include <vector>
 
 namespace vtfast::emulation {
 
@@ -21,10 +21,14 @@ class AsyncCopies {
 
   // Lands all copies but those of the last `pending` committed groups and of the open one.
   void wait(int64_t pending) {
-    for (; !copies_.empty() && copies_.front().group < open_group_ - pending; copies_.pop_front()) {
-      std::memcpy(copies_.front().destination, copies_.front().bytes.data(), copies_.front().size);
+    auto copy = copies_.begin();
+    for (; copy != copies_.end() && copy->group < open_group_ - pending; ++copy) {
+      std::memcpy(copy->destination, copy->bytes.data(), copy->size);
     }
+    copies_.erase(copies_.begin(), copy);
   }
+
+  void drop() { copies_.clear(); }
 
  private:
   struct Copy {
@@ -34,7 +38,7 @@ class AsyncCopies {
     int64_t group;
   };
 
-  std::deque<Copy> copies_;
+  std::vector<Copy> copies_;
   int64_t open_group_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -41,6 +42,7 @@ namespace vtfast::emulation {
 namespace {
 
 constexpr size_t kStackSize = 256 * 1024;
+constexpr size_t kCacheLine = 64, kColors = 64;
 constexpr size_t kSavedRegisters = 6;
 constexpr uint64_t kCanary = 0x7fa57ca9a12b1e55;
 
@@ -66,16 +68,24 @@ Fiber::Fiber() : stack_(std::make_unique_for_overwrite<std::byte[]>(kStackSize))
   std::memcpy(stack_.get(), &kCanary, sizeof(kCanary));
 }
 
-void Fiber::start(std::function<void()> body) {
+void Fiber::start(std::function<void()> body, int color) {
+  if (!finished_) forget_frames();
   body_ = std::move(body);
   finished_ = false;
   // enter() is left by no return, and must find the stack as if a call had pushed its return address: 0, where
   // backtraces end.
-  auto* top = reinterpret_cast<uint64_t*>(stack_.get() + kStackSize) - 1;
+  auto* top = reinterpret_cast<uint64_t*>(stack_.get() + kStackSize - color % kColors * kCacheLine) - 1;
   *top = 0;
   *--top = reinterpret_cast<uint64_t>(&Fiber::enter);
   for (size_t i = 0; i < kSavedRegisters; ++i) *--top = 0;
   stack_pointer_ = top;
+}
+
+// Those of a body that was left halfway, whose variables the address sanitizer still guards.
+void Fiber::forget_frames() {
+#ifdef __SANITIZE_ADDRESS__
+  ASAN_UNPOISON_MEMORY_REGION(stack_.get(), kStackSize);
+#endif
 }
 
 void Fiber::resume() {

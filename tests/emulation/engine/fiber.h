@@ -13,8 +13,9 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // Lays `body` on the stack, dropping what was there; it runs at the next resume and must not throw.
-  void start(std::function<void()> body);
+  // Lays `body` on the stack, dropping what was there; it runs at the next resume and must not throw. Fibers that take
+  // turns should differ in `color`: equal places of their stacks would compete for the same lines of the cache.
+  void start(std::function<void()> body, int color);
 
   // Runs until pause() or the end of the body. Throws if the stack was too small.
   void resume();
@@ -26,6 +27,7 @@ class Fiber {
 
  private:
   static void enter();
+  void forget_frames();
   void return_to_caller();
 
   std::unique_ptr<std::byte[]> stack_;

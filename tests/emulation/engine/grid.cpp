@@ -3,10 +3,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <numeric>
-#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -32,7 +32,7 @@ struct Thread {
   const char* whereabouts() const { return fiber.finished() ? "has returned" : stopped_at->name; }
 };
 
-using Warp = std::span<Thread, kWarpSize>;
+using Warp = std::array<Thread, kWarpSize>;
 
 Thread* current_thread = nullptr;
 char* current_shared = nullptr;
@@ -47,16 +47,21 @@ uint64_t seed() {
   return text ? std::strtoull(text, nullptr, 10) : 1;
 }
 
+// Stacks are dear to allocate, so warps outlive their grid.
+std::vector<std::unique_ptr<Warp>> all_warps;
+
 class Block {
  public:
-  Block(const GridLayout& layout, Shuffler& shuffler)
-      : threads_(layout.threads), warp_order_(layout.threads / kWarpSize), shuffler_(shuffler) {
+  Block(int num_warps, Shuffler& shuffler) : warp_order_(num_warps), shuffler_(shuffler) {
+    while (std::ssize(all_warps) < num_warps) all_warps.push_back(std::make_unique<Warp>());
     std::iota(warp_order_.begin(), warp_order_.end(), 0);
     std::iota(lane_order_.begin(), lane_order_.end(), 0);
   }
 
   void run(const std::function<void()>& kernel) {
-    for (Thread& thread : threads_) start(thread, kernel);
+    for (const int warp : warp_order_) {
+      for (int lane = 0; lane < kWarpSize; ++lane) start((*all_warps[warp])[lane], lane, kernel);
+    }
     // Warps run until they return or stand at the barrier, so after each round the barrier is complete.
     for (bool alive = true; alive;) {
       alive = false;
@@ -66,20 +71,22 @@ class Block {
   }
 
  private:
-  static void start(Thread& thread, const std::function<void()>& kernel) {
-    thread.copies = {};
-    thread.fiber.start([&thread, &kernel] {
+  static void start(Thread& thread, int lane, const std::function<void()>& kernel) {
+    thread.copies.drop();
+    thread.error = nullptr;
+    const auto body = [&thread, &kernel] {
       try {
         kernel();
       } catch (...) {
         thread.error = std::current_exception();
       }
-    });
+    };
+    thread.fiber.start(body, lane);
   }
 
   // Returns whether a thread of the warp is still on its way.
   bool run_to_barrier(int index) {
-    const Warp warp{threads_.data() + index * kWarpSize, kWarpSize};
+    Warp& warp = *all_warps[index];
     while (true) {
       shuffler_.shuffle(lane_order_);
       for (const int lane : lane_order_) run(warp[lane], index * kWarpSize + lane);
@@ -121,7 +128,6 @@ class Block {
     return "lane " + std::to_string(&thread - warp.data()) + ": " + thread.whereabouts();
   }
 
-  std::vector<Thread> threads_;
   std::vector<int> warp_order_;
   std::array<int, kWarpSize> lane_order_;
   Shuffler& shuffler_;
@@ -158,7 +164,7 @@ void run_grid(const GridLayout& layout, const std::function<void()>& kernel) {
   current_shared_bytes = layout.shared_bytes;
   gridDim = {static_cast<unsigned>(layout.blocks), 1, 1};
   blockDim = {static_cast<unsigned>(layout.threads), 1, 1};
-  Block block(layout, shuffler);
+  Block block(layout.threads / kWarpSize, shuffler);
   for (const unsigned index : order) {
     blockIdx = {index, 0, 0};
     std::memset(current_shared, static_cast<int>(kPoison), layout.shared_bytes);
