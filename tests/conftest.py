@@ -18,12 +18,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Anywhere but on the CPU, only the tests that are told to run there."""
+    """On anything but the CPU, only the tests that are made for it; and they must be able to run."""
     if config.getoption("--device") == "cpu":
         return
-    left_out = [item for item in items if item.get_closest_marker("every_device") is None]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    reason = target.why_unavailable()
+    if reason is not None:
+        raise pytest.UsageError(f"--device {config.getoption('--device')}: {reason}")
+    config.hook.pytest_deselected(items=[item for item in items if not _runs_anywhere(item)])
+    items[:] = filter(_runs_anywhere, items)
+
+
+def _runs_anywhere(item: pytest.Item) -> bool:
+    return item.get_closest_marker("every_device") is not None
 
 
 @pytest.fixture(autouse=True)

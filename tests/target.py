@@ -7,6 +7,7 @@ thousands of times slower, so that `thinned` gives it fewer cases.
 import os
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+from unittest.mock import patch
 
 import torch
 
@@ -43,18 +44,19 @@ def thinned(values: Iterable[Value], *emulated: Value) -> list[Value]:
 
 def why_unavailable() -> str | None:
     """Why the kernels to be tested cannot run here; None if they can."""
-    return _library.why_unavailable()
+    if DEVICE.type == "cuda" and not torch.cuda.is_available():
+        return "torch finds no GPU"
+    return _library.why_unavailable(DEVICE)
 
 
 def in_several_orders() -> Iterator[None]:
     """Once an order in which the pieces of the work may run: no result may depend on it."""
-    if not CPU_KERNELS:
-        yield from [None] * 3  # a GPU's scheduler never promises the same twice
-        return
     threads = torch.get_num_threads()
     try:
-        for other in (2, 1, 3):
-            torch.set_num_threads(other)
-            yield
+        with patch.dict(os.environ):
+            for number in (2, 1, 3):
+                torch.set_num_threads(number)
+                os.environ["VTFAST_EMULATION_SEED"] = str(number)
+                yield
     finally:
         torch.set_num_threads(threads)

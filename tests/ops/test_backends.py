@@ -4,12 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from attention_check import evaluate, make_problem
-from target import CPU_KERNELS, DEVICE
+from target import DEVICE
 
 import vtfast
 from vtfast import _library, ops, reference
@@ -143,25 +141,3 @@ def test_a_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         call()
     with pytest.warns(UserWarning, match="device meta has no kernel.*The reference answers"):
         assert call().shape == (1, 2, 4, 4, 8)
-
-
-@pytest.mark.every_device
-@pytest.mark.requires_native
-@pytest.mark.skipif(CPU_KERNELS, reason="the kernels of the CPU take everything")
-@pytest.mark.parametrize(
-    ("sizes", "reason"),
-    [({"dtype": torch.float64}, "float64"), ({"head_dim": 12}, "head_dim"), ({"head_dim": 136}, "head_dim")],
-    ids=["float64", "no-multiple-of-8", "large"],
-)
-def test_what_no_kernel_takes_is_for_the_reference(
-    sizes: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vtfast._backend, "_warned", set())  # each reason is said once a process
-    problem = make_problem((2, 3, 4), (2, 3, 2), **sizes)
-    with vtfast.use_backend("native"), pytest.raises(RuntimeError, match=f"grid_attention: .*{reason}"):
-        evaluate(ops.grid_attention, problem)
-    with pytest.warns(UserWarning, match=f"{reason}.*The reference answers") as said:
-        results = [evaluate(ops.grid_attention, problem) for _ in range(2)]
-    assert len(said) == 1
-    expected = evaluate(reference.grid_attention, problem)
-    torch.testing.assert_close(results, [expected, expected], rtol=0, atol=0)

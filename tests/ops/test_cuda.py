@@ -11,7 +11,7 @@ from attention_check import Problem, check, evaluate, every_dtype, make_problem,
 from target import DEVICE
 from torch import Tensor
 
-from vtfast import ops
+from vtfast import _backend, ops, reference, use_backend
 
 pytestmark = [pytest.mark.requires_native, pytest.mark.requires_cuda, pytest.mark.every_device]
 
@@ -173,3 +173,22 @@ def test_compiled_into_graphs_by_torch() -> None:
             x = torch.randn(2, 4, 6, 7, 48, device=DEVICE)
             torch.compiler.cudagraph_mark_step_begin()
             torch.testing.assert_close(compiled(x), attention(x))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [({"dtype": torch.float64}, "float64"), ({"head_dim": 12}, "head_dim"), ({"head_dim": 136}, "head_dim")],
+    ids=["float64", "no-multiple-of-8", "large"],
+)
+def test_what_no_kernel_takes_is_for_the_reference(
+    sizes: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backend, "_warned", set())  # each reason is said once a process
+    problem = make_problem((2, 3, 4), (2, 3, 2), **sizes)
+    with use_backend("native"), pytest.raises(RuntimeError, match=f"grid_attention: .*{reason}"):
+        evaluate(ops.grid_attention, problem)
+    with pytest.warns(UserWarning, match=f"{reason}.*The reference answers") as said:
+        results = [evaluate(ops.grid_attention, problem) for _ in range(2)]
+    assert len(said) == 1
+    expected = evaluate(reference.grid_attention, problem)
+    torch.testing.assert_close(results, [expected, expected], rtol=0, atol=0)
