@@ -13,7 +13,9 @@ from vtfast import _library
 
 def _load() -> None:
     if _library.cpu_instruction_set is not None:
-        raise RuntimeError(f"the CPU kernels {_library.cpu_instruction_set} are loaded; set ATEN_CPU_CAPABILITY=default")
+        raise RuntimeError(
+            f"the CPU kernels {_library.cpu_instruction_set} are loaded; set ATEN_CPU_CAPABILITY=default"
+        )
     torch.ops.load_library(os.environ["VTFAST_EMULATION_LIBRARY"])
     _library.why_unavailable = lambda *device: None
 
