@@ -19,7 +19,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.lint
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -c "import clang_format; clang_format.clang_format()" --dry-run -Werror $$(find csrc -name '*.cpp' -o -name '*.h')
+	$(BIN)/python -c "import clang_format; clang_format.clang_format()" --dry-run -Werror $$(find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 	$(BIN)/python -m mypy
 
 bench: $(VENV)/.bench
