@@ -94,7 +94,7 @@ void Fiber::resume() {
   start_switch(&fake_stack, stack_.get(), kStackSize);
   vtfast_switch_stack(&caller_stack_pointer_, stack_pointer_);
   finish_switch(fake_stack, nullptr, nullptr);
-  if (std::memcmp(stack_.get(), &kCanary, sizeof(kCanary)) != 0) {
+  if (*reinterpret_cast<const volatile uint64_t*>(stack_.get()) != kCanary) {
     throw std::runtime_error("emulation: a thread needs more stack than its fiber has");
   }
 }
