@@ -161,9 +161,10 @@ def test_padding(grid: Triple, pad: bool, dtype: torch.dtype) -> None:
 
 @every_dtype
 @pytest.mark.parametrize("shift", [(0, 0, 0), (3, 5, 7)], ids=["plain", "shifted"])
-@pytest.mark.parametrize("grid", [(1, 1, 1), (2, 3, 1), (3, 5, 6), (4, 1, 7)], ids=str)
+@pytest.mark.parametrize("grid", thinned([(1, 1, 1), (2, 3, 1), (3, 5, 6), (4, 1, 7)], (1, 1, 1), (3, 5, 6)), ids=str)
 def test_blocks_larger_than_the_grid(grid: Triple, shift: Triple, dtype: torch.dtype) -> None:
-    check(make_problem(grid, (4, 6, 8), shift=shift, dtype=dtype, batch=1))
+    # Clips enough that plain PyTorch is not exact by luck.
+    check(make_problem(grid, (4, 6, 8), shift=shift, dtype=dtype, batch=4))
 
 
 @every_dtype

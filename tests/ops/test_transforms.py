@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_check import DTYPES, evaluate, make_problem, native, needs_float64
+from attention_check import evaluate, make_problem, native, needs_float64
 from target import DEVICE, EMULATED
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -29,12 +29,15 @@ OPERATOR_CASES: dict[str, dict[str, Any]] = {
     "prefix-mean": {"num_prefix": 2, "prefix_queries": "mean", "dilation": (1, 1, 2)},
     "masked": {"key_mask": torch.tensor([[True, False, True, True] * 6] * 2)},
     "bfloat16": {"dtype": torch.bfloat16, "bias_dtype": torch.float32},
-    "another-dtype": {"dtype": DTYPES[-1]},
+    "float16": {"dtype": torch.float16, "bias_dtype": torch.float32},
+    "float64": {"dtype": torch.float64},
 }
 
 
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("case", OPERATOR_CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=needs_float64 if case == "float64" else ()) for case in OPERATOR_CASES]
+)
 def test_opcheck(case: str, requires_grad: bool) -> None:
     problem = make_problem((2, 3, 4), (2, 2, 3), **OPERATOR_CASES[case])
     tensors = [
