@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 MODEL ?= swin3d_t
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gpu gpu-profile clean
 
 demo: $(VENV)/.demo
 	$(BIN)/vtfast demo --model $(MODEL) $(if $(CLIP),"$(CLIP)")
@@ -24,6 +24,14 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+# For the machine's own python, which has to have torch for its GPU and what the build needs: no environment is made and
+# nothing is fetched. GPU_OUT=folder copies the results there as well.
+gpu:
+	$(PYTHON) -m benchmarks.gpu $(if $(GPU_OUT),--output "$(GPU_OUT)")
+
+gpu-profile:
+	$(PYTHON) -m benchmarks.gpu.profile $(if $(GPU_OUT),--output "$(GPU_OUT)")
 
 clean:
 	rm -rf $(VENV) build *.egg-info vtfast/*.so

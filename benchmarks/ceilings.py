@@ -17,18 +17,18 @@ _COPIED = 512 * 2**20
 WITHOUT_AMX = "AVX512_CORE_BF16"
 
 
-def gemm(dtype: torch.dtype, threads: int | None = None) -> Way:
+def gemm(dtype: torch.dtype, threads: int | None = None, size: int = _SIZE, device: str = "cpu") -> Way:
     """`torch.mm` of two square matrices, as a way to put into any case."""
-    a, b = (torch.randn(_SIZE, _SIZE).to(dtype) for _ in range(2))
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     name = f"GEMM {str(dtype).removeprefix('torch.')}"
-    return Way(name, lambda: torch.mm(a, b), threads=threads, flops=2 * _SIZE**3)
+    return Way(name, lambda: torch.mm(a, b), threads=threads, flops=2 * size**3)
 
 
-def copy(threads: int | None = None) -> Way:
+def copy(threads: int | None = None, size: int = _COPIED, device: str = "cpu") -> Way:
     """A copy out of cache; `flops` counts the bytes read and written."""
-    source = torch.ones(_COPIED, dtype=torch.uint8)
+    source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
-    return Way("copy", lambda: target.copy_(source), threads=threads, flops=2 * _COPIED)
+    return Way("copy", lambda: target.copy_(source), threads=threads, flops=2 * size)
 
 
 def rates(effort: Effort, threads: int | None = None, only_gemm: bool = False) -> dict[str, float]:

@@ -25,13 +25,18 @@ def facts(allocator: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "vtfast": vtfast.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "instruction set": vtfast.build_info()["cpu_instruction_set"],
         "allocator": _allocator(allocator),
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
+        "date": now(),
         "load": os.getloadavg()[0],
     }
+
+
+def now() -> str:
+    """The time to the minute."""
+    return datetime.now(timezone.utc).isoformat(timespec="minutes")
 
 
 def processor() -> str:
@@ -58,7 +63,7 @@ def _allocator(name: str) -> str:
     return f"{name} ({libc}, {'keeps' if keeps_pages() else 'returns'} freed pages)"
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit, marked where what is measured differs from it."""
     root = Path(__file__).parents[1]
 

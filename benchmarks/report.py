@@ -66,7 +66,7 @@ def tabulate(
             **_rates(case, judged, by_way, gemm_without_amx),
         }
         data.append({"case": case.name, **case.facts, "ways": [asdict(result) for result in results], "ratios": ratios})
-        rows.append([case.name, *(_cell(by_way.get(way)) for way in shown)])
+        rows.append([case.name, *(cell(by_way.get(way)) for way in shown)])
     columns = ["", *(f"{way}, ms" for way in shown)]
     names = list(dict.fromkeys(name for entry in data for name in entry["ratios"]))
     for name in names:
@@ -122,7 +122,8 @@ def _is_gemm(way: str) -> bool:
     return way.startswith("GEMM")
 
 
-def _cell(result: Result | None) -> str:
+def cell(result: Result | None) -> str:
+    """Time and spread, or why there is none; marked if the result is wrong."""
     if result is None:
         return ""
     if result.timing is None:

@@ -63,18 +63,21 @@ def forward_way(name: str, model: nn.Module, clip: Tensor, autocast: bool = Fals
 
     @torch.no_grad()
     def run() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=autocast):
             return model(clip)
 
     return Way(name, run, lambda logits: (logits,))
 
 
-def training_way(name: str, model: nn.Module, clip: Tensor, rename: Callable[..., dict[str, Tensor]]) -> Way:
+def training_way(
+    name: str, model: nn.Module, clip: Tensor, rename: Callable[..., dict[str, Tensor]], autocast: bool = False
+) -> Way:
     """Forward, loss and backward; no optimiser. `rename` brings gradients by name under the names of vtfast."""
 
     def run() -> tuple[Tensor, dict[str, Tensor]]:
-        logits = model(clip)
-        F.cross_entropy(logits, torch.arange(len(logits))).backward()
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=autocast):
+            logits = model(clip)
+        F.cross_entropy(logits.float() if autocast else logits, labels_of(logits)).backward()
         gradients = {}
         for parameter_name, parameter in model.named_parameters():
             assert parameter.grad is not None
@@ -87,6 +90,11 @@ def training_way(name: str, model: nn.Module, clip: Tensor, rename: Callable[...
         return (logits, *(gradient for _, gradient in sorted(rename(gradients).items())))
 
     return Way(name, run, outputs)
+
+
+def labels_of(logits: Tensor) -> Tensor:
+    """A class for each clip."""
+    return torch.arange(len(logits), device=logits.device)
 
 
 def rename_gradients(model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

@@ -37,25 +37,32 @@ def cases(scope: Scope) -> Iterator[Case]:
             direction = "forward + backward" if training else "forward"
             yield Case(
                 name=f"{str(dtype).removeprefix('torch.')}, {direction}, {shape.name}",
-                ways=partial(_ways, shape, dtype, training),
-                reference=partial(_reference, shape, dtype, training),
+                ways=partial(ways, shape, dtype, training),
+                reference=partial(reference_outputs, shape, dtype, training),
                 tolerance=TOLERANCES[dtype],
             )
 
 
-def _ways(shape: WindowShape, dtype: torch.dtype, training: bool) -> list[Way]:
-    theirs, ours, x = _layers(shape, dtype)
-    return [_way("eager", theirs, x, training), _way("vtfast", ours, x, training)]
+def ways(
+    shape: WindowShape, dtype: torch.dtype, training: bool, device: str = "cpu", compiled: bool = False
+) -> list[Way]:
+    """Torchvision's module, `compiled` as well if wanted, and vtfast's."""
+    theirs, ours, x = _layers(shape, dtype, device)
+    made = [_way("eager", theirs, x, training)]
+    if compiled:
+        made.append(_way("compile", torch.compile(theirs, dynamic=False), x, training))
+    return [*made, _way("vtfast", ours, x, training)]
 
 
-def _reference(shape: WindowShape, dtype: torch.dtype, training: bool) -> Outputs:
-    theirs, _, x = _layers(shape, dtype)
+def reference_outputs(shape: WindowShape, dtype: torch.dtype, training: bool, device: str = "cpu") -> Outputs:
+    """Those of torchvision's module in float64."""
+    theirs, _, x = _layers(shape, dtype, device)
     way = _way("float64", theirs.double(), x.double(), training)
     assert way.outputs is not None
     return way.outputs(way.run())
 
 
-def _layers(shape: WindowShape, dtype: torch.dtype) -> tuple[nn.Module, nn.Module, Tensor]:
+def _layers(shape: WindowShape, dtype: torch.dtype, device: str) -> tuple[nn.Module, nn.Module, Tensor]:
     torch.manual_seed(0)
     window, shift = list(shape.window), [w // 2 if "shifted" in shape.name else 0 for w in shape.window]
     swin = torchvision_video().swin_transformer
@@ -63,7 +70,7 @@ def _layers(shape: WindowShape, dtype: torch.dtype) -> tuple[nn.Module, nn.Modul
     ours = WindowAttention3d(shape.channels, shape.num_heads, window, shift)
     ours.load_state_dict({name: p for name, p in theirs.state_dict().items() if name in ours.state_dict()})
     x = torch.randn(shape.batch, *shape.grid, shape.channels)
-    return theirs.to(dtype), ours.to(dtype), x.to(dtype)
+    return theirs.to(device, dtype), ours.to(device, dtype), x.to(device, dtype)
 
 
 def _way(name: str, layer: nn.Module, x: Tensor, training: bool) -> Way:

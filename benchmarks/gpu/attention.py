@@ -1,0 +1,180 @@
+"""Grid attention against its peers, on shapes that fill a GPU: `python -m benchmarks.gpu.attention`."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.jobs import Job, main, natively
+from benchmarks.measure import Case, Way
+from benchmarks.peers import MODES, SDPA_BACKENDS, core_ways, reference_outputs
+from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, SWIN3D_T_STAGES, WindowShape
+from benchmarks.suites import window_layer
+
+FORWARD, BOTH = MODES
+
+# Of output, d_qkv and d_table, each a share of the largest value of its tensor.
+TOLERANCES = {
+    torch.float32: (1e-5, 1e-4, 1e-4),
+    torch.bfloat16: (2e-2, 5e-2, 5e-2),
+    torch.float16: (4e-3, 1e-2, 1e-2),
+}
+
+PLAIN = ("eager", *SDPA_BACKENDS)
+FLEX = ("FlexAttention, bias compiled", "FlexAttention, table compiled")
+EVERY = (*PLAIN, "compile", "SDPA compiled", *FLEX)
+FUSED = ("eager", "SDPA efficient", "SDPA cuDNN")
+REPLAYED = ("eager", "compile", "SDPA efficient", "SDPA cuDNN")
+
+_HALF = torch.bfloat16
+
+
+def jobs(device: str, quick: bool) -> Sequence[Job]:
+    """What matters most first: the time may be up before the last."""
+    made = list(_quick_jobs(device) if quick else _all_jobs(device))
+    names = [job.case.name for job in made]
+    assert len(set(names)) == len(names)
+    return made
+
+
+def _all_jobs(device: str) -> Iterator[Job]:
+    short, pair, long = FILLING_WINDOWS
+    for shape in (pair.shifted(), long.shifted(), FILLING_TIME[0], short.shifted()):
+        every = EVERY if shape.bias else (*PLAIN, "compile", FLEX[0])
+        yield from (core_job(shape, _HALF, mode, every, device) for mode in MODES)
+    for shape in (*FILLING_TIME[1:], FILLING_SPACE):
+        yield from (core_job(shape, _HALF, mode, PLAIN, device) for mode in MODES)
+    for shape in (pair.shifted(), long.shifted()):
+        yield from (layer_job(shape, _HALF, training, device) for training in (False, True))
+        yield core_job(shape, _HALF, BOTH, FUSED, device, start="windows")
+    for shape in FILLING_WINDOWS:
+        yield from (core_job(shape, _HALF, mode, FUSED, device) for mode in MODES)
+    for dtype in (torch.float16, torch.float32):
+        for shape in (long.shifted(), pair.shifted()):
+            yield from (core_job(shape, dtype, mode, FUSED, device) for mode in MODES)
+    for shape in (SWIN3D_T_STAGES[0].shifted(), replace(pair.shifted(), batch=1), replace(FILLING_TIME[0], batch=1)):
+        yield from (replay_job(shape, mode, device) for mode in MODES)
+
+
+def _quick_jobs(device: str) -> Iterator[Job]:
+    """A shape of each kind, small enough for a dry run."""
+    window = WindowShape("window 2 x 7 x 7", (2, 14, 14), 2, (2, 7, 7)).shifted()
+    time = WindowShape("time 8", (8, 4, 4), 2, (8, 1, 1), head_dim=64, bias=False)
+    for shape in (window, time):
+        yield from (core_job(shape, torch.float32, mode, FUSED, device) for mode in MODES)
+    yield core_job(window, _HALF, FORWARD, FUSED, device)
+    yield layer_job(window, torch.float32, True, device)
+
+
+def core_job(
+    shape: WindowShape, dtype: torch.dtype, mode: str, peers: Sequence[str], device: str, start: str = "packed"
+) -> Job:
+    """The attention itself."""
+    return Job(
+        Case(
+            name=f"{case_name(shape, dtype, mode)}{', k and v in windows' if start == 'windows' else ''}",
+            ways=partial(core_ways, shape, dtype, mode, (*peers, "vtfast"), start, device),
+            reference=partial(reference_outputs, shape, dtype, mode, device),
+            tolerance=TOLERANCES[dtype][: 1 if mode == FORWARD else 2 + shape.bias],
+            flops=product_flops(shape, mode),
+            fewest_bytes=fewest_bytes(shape, dtype, mode),
+            facts=_facts(shape, dtype, mode) | {"kind": "core" if start == "packed" else "core of a block"},
+        )
+    )
+
+
+def layer_job(shape: WindowShape, dtype: torch.dtype, training: bool, device: str) -> Job:
+    """With its linear layers, against torchvision's module."""
+    mode = BOTH if training else FORWARD
+
+    def ways() -> list[Way]:
+        return [
+            natively(way) if way.name == "vtfast" else way
+            for way in window_layer.ways(shape, dtype, training, device, compiled=True)
+        ]
+
+    return Job(
+        Case(
+            name=f"{case_name(shape, dtype, mode)}, with linear layers",
+            ways=ways,
+            reference=partial(window_layer.reference_outputs, shape, dtype, training, device),
+            tolerance=window_layer.TOLERANCES[dtype],
+            facts=_facts(shape, dtype, mode) | {"kind": "layer"},
+        )
+    )
+
+
+def replay_job(shape: WindowShape, mode: str, device: str) -> Job:
+    """One clip, as CUDA graphs: what is left when nothing waits for the host."""
+
+    def ways() -> list[Way]:
+        return [replayed(way) for way in core_ways(shape, _HALF, mode, (*REPLAYED, "vtfast"), "packed", device)]
+
+    job = core_job(shape, _HALF, mode, (), device)
+    facts = job.case.facts | {"kind": "one clip, replayed"}
+    return replace(job, case=replace(job.case, name=f"{job.case.name}, one clip, replayed", ways=ways, facts=facts))
+
+
+def replayed(way: Way) -> Way:
+    """The same as replays of a CUDA graph that is captured in the first run."""
+    graph: torch.cuda.CUDAGraph | None = None
+    results: Any = None
+
+    def run() -> Any:
+        nonlocal graph, results
+        if graph is None:
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(3):
+                    way.run()
+            torch.cuda.current_stream().wait_stream(aside)
+            captured = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(captured):
+                results = way.run()
+            graph = captured
+        graph.replay()
+        return results
+
+    return replace(way, run=run)
+
+
+def product_flops(shape: WindowShape, mode: str) -> int:
+    """Of the matrix products: two in the forward, five in the backward."""
+    return shape.product_flops * (2 if mode == FORWARD else 7)
+
+
+def fewest_bytes(shape: WindowShape, dtype: torch.dtype, mode: str) -> int:
+    """Forward: reads qkv, writes the output. Backward: reads qkv and the output's gradient, writes that of qkv."""
+    return shape.num_tokens * shape.channels * dtype.itemsize * (4 if mode == FORWARD else 11)
+
+
+def case_name(shape: WindowShape, dtype: torch.dtype, mode: str) -> str:
+    """Of the attention itself, packed."""
+    return f"{shape.name}, {str(dtype).removeprefix('torch.')}, {mode}"
+
+
+def _facts(shape: WindowShape, dtype: torch.dtype, mode: str) -> dict[str, Any]:
+    return {
+        "shape": shape.name,
+        "grid": shape.grid,
+        "block": shape.window,
+        "shift": shape.shift,
+        "batch": shape.batch,
+        "heads": shape.num_heads,
+        "head_dim": shape.head_dim,
+        "group": shape.group_size,
+        "dtype": str(dtype).removeprefix("torch."),
+        "mode": mode,
+        "exps": shape.num_tokens * shape.group_size * shape.num_heads * (1 if mode == FORWARD else 2),
+        "qkv_bytes": 3 * shape.channels * shape.num_tokens * dtype.itemsize,
+        "lse_bytes": 4 * shape.num_heads * shape.num_tokens,
+        "table_bytes": 4 * shape.table_shape[0] * shape.num_heads if shape.bias else 0,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(jobs))

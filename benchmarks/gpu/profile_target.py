@@ -1,0 +1,46 @@
+"""A forward and backward of vtfast's attention for a profiler to look at.
+
+`python -m benchmarks.gpu.profile_target NUMBER DEVICE [OUTPUT]`; with OUTPUT, torch's own profiler looks, and its times
+a kernel are written there as JSON.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.peers import CoreInputs, vtfast_way
+from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, WindowShape
+
+SHAPES: Sequence[WindowShape] = (
+    *(shape.shifted() for shape in FILLING_WINDOWS[1:]),
+    FILLING_TIME[0],
+    FILLING_SPACE,
+)
+_SMALL = WindowShape("window 2 x 7 x 7", (2, 14, 14), 2, (2, 7, 7)).shifted()
+
+
+def main(number: int, device: str, output: Path | None) -> None:
+    """Runs it, twice with a profiler that would otherwise see what happens only once."""
+    shape = SHAPES[number] if device == "cuda" else _SMALL
+    inputs = CoreInputs.make(shape, torch.bfloat16, requires_grad=True, start="packed", device=device)
+    way = vtfast_way(inputs, "forward + backward")
+    if output is None:
+        way.run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return
+    way.run()
+    with torch.profiler.profile() as profiler:
+        way.run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+    attribute = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    times = {event.key: getattr(event, attribute) for event in profiler.key_averages()}
+    output.write_text(json.dumps({name: time for name, time in times.items() if time > 0}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]) if len(sys.argv) > 3 else None)

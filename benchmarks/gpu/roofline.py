@@ -1,0 +1,69 @@
+"""The roofline: what was reached against what the device can do, forward and forward + backward side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.gpu.attention import BOTH, FORWARD
+from benchmarks.gpu.ceilings import COPY, EXP
+from benchmarks.gpu.figures import Figures
+
+# Okabe and Ito's colours, which differ for colour-blind readers too, and in grey by marker.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vP*X"
+_HEAD_DIM = 32  # of the line for exponentials
+
+
+def draw(figures: Sequence[Figures], ceilings: Mapping[str, float], device: str, path: Path) -> None:
+    """A point a shape in bfloat16 for vtfast (filled) and its best peer (hollow)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(13, 7), sharey=True)
+    shown = [f for f in figures if f.facts.get("kind") == "core" and f.facts["dtype"] == "bfloat16" and f.flops]
+    shapes = list(dict.fromkeys(f.facts["shape"] for f in shown))
+    for panel, mode in zip(panels, (FORWARD, BOTH), strict=True):
+        _ceilings(panel, ceilings, mode)
+        for f in (f for f in shown if f.facts["mode"] == mode):
+            _points(panel, f, shapes.index(f.facts["shape"]))
+        panel.set(title=mode, xscale="log", yscale="log", xlabel="FLOP per byte that has to be moved")
+        panel.grid(True, which="major", alpha=0.3)
+    panels[0].set_ylabel("TFLOP/s of the matrix products")
+    figure.suptitle(f"{device}: grid attention in bfloat16, vtfast (filled) and its best peer (hollow)")
+    handles = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels]
+    entries = {label: handle for pairs in handles for handle, label in pairs}
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="lower center", ncols=3, frameon=False)
+    rows = -(-len(entries) // 3)
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.89, bottom=0.13 + 0.035 * rows, wspace=0.06)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _ceilings(panel: "matplotlib.axes.Axes", ceilings: Mapping[str, float], mode: str) -> None:  # noqa: F821
+    """The slope of the copy, and flat lines for products and exponentials."""
+    intensity = [2**exponent for exponent in range(11)]
+    gemm, copy, exp = ceilings.get("GEMM bfloat16"), ceilings.get(COPY), ceilings.get(EXP)
+    if gemm:
+        panel.axhline(gemm / 1e12, color="black", linestyle="--", label="GEMM, measured")
+    if copy:
+        rates = [min(x * copy, gemm or float("inf")) / 1e12 for x in intensity]
+        panel.plot(intensity, rates, color="black", label="copy bandwidth, measured")
+    if exp:
+        # A score costs 4 FLOP a channel and one exponential forward; with the backward 14 and two.
+        flops = _HEAD_DIM * (4 if mode == FORWARD else 7)
+        label = f"exponentials, measured, head dimension {_HEAD_DIM}"
+        panel.axhline(exp * flops / 1e12, color="black", linestyle=":", label=label)
+
+
+def _points(panel: "matplotlib.axes.Axes", f: Figures, number: int) -> None:  # noqa: F821
+    assert f.flops is not None
+    assert f.fewest_bytes is not None
+    colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+    style = {"marker": marker, "color": colour, "markersize": 9, "linestyle": "none"}
+    for way, face in (("vtfast", colour), (f.best_peer(), "none")):
+        rate = f.flops_per_second(way) if way else None
+        if rate is not None:
+            label = f.facts["shape"] if way == "vtfast" else None
+            panel.plot(f.flops / f.fewest_bytes, rate / 1e12, markerfacecolor=face, label=label, **style)

@@ -1,0 +1,113 @@
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu.jobs import natively, read, reason
+from benchmarks.measure import Way
+from vtfast import ops
+
+# A module of jobs as `python -m` runs it; `{}` is the middle one's work.
+MODULE = """
+import os, sys, time
+import torch
+from benchmarks.gpu.jobs import Job, main
+from benchmarks.measure import Case, Effort, Way
+
+RIGHT = torch.tensor([1.0, 2.0])
+
+def work():
+{work}
+
+def jobs(device, quick):
+    def job(name, run, limit=20.0):
+        ways = lambda: [Way("eager", lambda: RIGHT, lambda out: (out,)), Way("vtfast", run, lambda out: (out,))]
+        case = Case(name, ways, lambda: (RIGHT,), 1e-3, facts={{"quick": quick}})
+        return Job(case, Effort(0.0, 1, 1), limit=limit)
+    return [job("first", lambda: RIGHT), job("middle", work, limit=1.0), job("last", lambda: RIGHT)]
+
+sys.exit(main(jobs))
+"""
+
+
+def run(folder: Path, work: str, *flags: str) -> tuple[int, dict[str, dict]]:
+    return run_module(folder, MODULE.format(work=textwrap.indent(work, "    ")), *flags)
+
+
+def run_module(folder: Path, text: str, *flags: str) -> tuple[int, dict[str, dict]]:
+    (folder / "planted_jobs.py").write_text(text)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    output = folder / "records.jsonl"
+    command = [sys.executable, "-m", "planted_jobs", "--device", "cpu", "--output", str(output), *flags]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=90)
+    return done.returncode, {record["case"]: record for record in read(output)}
+
+
+@pytest.mark.parametrize(
+    ("work", "note"),
+    [
+        ("os._exit(3)", "the process ended with status 3"),
+        ("time.sleep(60)", "took too long"),
+    ],
+    ids=["crash", "hang"],
+)
+def test_a_case_that_takes_its_process_along_stops_no_other(tmp_path, work, note):
+    status, records = run(tmp_path, work)
+    assert status == 1
+    assert {name: record["state"] for name, record in records.items()} == {
+        "first": "done", "middle": "failed", "last": "done",
+    }  # fmt: skip
+    assert records["middle"]["note"] == note
+
+
+def test_a_way_that_raises_is_refused_and_the_others_are_measured(tmp_path):
+    status, records = run(tmp_path, "raise RuntimeError('no such kernel\\nand more')")
+    eager, vtfast = records["middle"]["results"]
+    assert status == 0
+    assert (vtfast["timing"], vtfast["note"]) == (None, "refused: no such kernel")
+    assert eager["timing"]["rounds"] == 1
+
+
+def test_a_wrong_result_is_kept_as_wrong(tmp_path):
+    _, records = run(tmp_path, "return RIGHT + 1")
+    assert [result["agrees"] for result in records["middle"]["results"]] == [True, False]
+
+
+def test_no_case_starts_when_the_time_is_up(tmp_path):
+    status, records = run(tmp_path, "return RIGHT", "--seconds", "-1", "--quick")
+    assert (status, {record["state"] for record in records.values()}) == (0, {"not reached"})
+    assert records["last"]["facts"] == {"quick": True}
+
+
+def test_a_module_that_never_comes_to_a_case_fails(tmp_path):
+    status, records = run_module(tmp_path, MODULE.format(work="    pass").replace("    return [", "    os.abort(), ["))
+    assert (status, records) == (1, {})
+
+
+def test_the_last_record_of_a_case_counts(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps({"case": "a", "state": state}) + "\n" for state in ("started", "done")))
+    assert [record["state"] for record in read(path)] == ["done"]
+
+
+def test_the_reason_leaves_out_what_was_not_asked_for():
+    said = [
+        "Flash attention kernel not used because: (Triggered internally at somewhere.cpp:1)",
+        "Flash attention has been runtime disabled. (Triggered internally at somewhere.cpp:2)",
+        "Mask must be contiguous (Triggered internally at somewhere.cpp:3)",
+    ]
+    assert reason(RuntimeError("No available kernel.\nAborting"), said) == (
+        "refused: No available kernel.; Mask must be contiguous"
+    )
+
+
+def test_natively_never_answers_with_the_reference():
+    qkv = torch.zeros(1, 1, 2, 2, 24, device="meta")
+    way = natively(Way("vtfast", lambda: ops.grid_attention(qkv, (1, 2, 2), num_heads=1, block=(1, 2, 2))))
+    with pytest.raises(RuntimeError, match="no compiled kernel"):
+        way.run()
