@@ -57,7 +57,7 @@ inline void check_full(unsigned mask) {
 
 }  // namespace vtfast::emulation
 
-inline void __syncthreads() { vtfast::emulation::meet_block(); }
+inline void __syncthreads() { vtfast::emulation::synchronize_block(); }
 
 inline void __syncwarp(unsigned mask = 0xffffffff) {
   vtfast::emulation::check_full(mask);

@@ -43,7 +43,7 @@ MISTAKES = {
     "copy_async_not_waited_for": "wrong: element .* is -?nan",
     "shared_read_out_of_bounds": r"AddressSanitizer: heap-buffer-overflow(.|\n)*READ of size 4(.|\n)*read_shared",
     "global_read_out_of_bounds": r"AddressSanitizer: heap-buffer-overflow(.|\n)*READ of size 4(.|\n)*read_global",
-    "copy_async_out_of_bounds": r"AddressSanitizer: heap-buffer-overflow(.|\n)*READ of size 16(.|\n)*cp_async_16",
+    "copy_async_out_of_bounds": r"AddressSanitizer: heap-buffer-overflow(.|\n)*READ of size 16(.|\n)*copy_async_global",
     "copy_async_past_shared": "cp_async: the address is not in the shared memory",
     "copy_async_unaligned": "cp_async: the address in global memory is not aligned",
     "ldmatrix_unaligned": "ldmatrix_x4: the address in shared memory is not aligned",

@@ -5,11 +5,6 @@
 #include <stdexcept>
 #include <utility>
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-
 #ifndef __x86_64__
 #error "switching stacks is written for x86-64 only"
 #endif
@@ -48,20 +43,6 @@ constexpr uint64_t kCanary = 0x7fa57ca9a12b1e55;
 
 Fiber* running = nullptr;
 
-void start_switch([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* bottom,
-                  [[maybe_unused]] size_t size) {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(fake_stack, bottom, size);
-#endif
-}
-
-void finish_switch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const void** left_bottom,
-                   [[maybe_unused]] size_t* left_size) {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(fake_stack, left_bottom, left_size);
-#endif
-}
-
 }  // namespace
 
 Fiber::Fiber() : stack_(std::make_unique_for_overwrite<std::byte[]>(kStackSize)) {
@@ -69,7 +50,7 @@ Fiber::Fiber() : stack_(std::make_unique_for_overwrite<std::byte[]>(kStackSize))
 }
 
 void Fiber::start(std::function<void()> body, int color) {
-  if (!finished_) forget_frames();
+  if (!finished_) sanitized_.abandon(stack_.get(), kStackSize);
   body_ = std::move(body);
   finished_ = false;
   // enter() is left by no return, and must find the stack as if a call had pushed its return address: 0, where
@@ -81,19 +62,11 @@ void Fiber::start(std::function<void()> body, int color) {
   stack_pointer_ = top;
 }
 
-// Those of a body that was left halfway, whose variables the address sanitizer still guards.
-void Fiber::forget_frames() {
-#ifdef __SANITIZE_ADDRESS__
-  ASAN_UNPOISON_MEMORY_REGION(stack_.get(), kStackSize);
-#endif
-}
-
 void Fiber::resume() {
   running = this;
-  void* fake_stack = nullptr;
-  start_switch(&fake_stack, stack_.get(), kStackSize);
+  sanitized_.before_resume(stack_.get(), kStackSize);
   vtfast_switch_stack(&caller_stack_pointer_, stack_pointer_);
-  finish_switch(fake_stack, nullptr, nullptr);
+  sanitized_.after_resume();
   if (*reinterpret_cast<const volatile uint64_t*>(stack_.get()) != kCanary) {
     throw std::runtime_error("emulation: a thread needs more stack than its fiber has");
   }
@@ -101,17 +74,17 @@ void Fiber::resume() {
 
 void Fiber::pause() {
   return_to_caller();
-  finish_switch(fake_stack_, &caller_bottom_, &caller_size_);
+  sanitized_.after_pause();
 }
 
 void Fiber::return_to_caller() {
-  start_switch(finished_ ? nullptr : &fake_stack_, caller_bottom_, caller_size_);
+  sanitized_.before_pause(finished_);
   vtfast_switch_stack(&stack_pointer_, caller_stack_pointer_);
 }
 
 void Fiber::enter() {
   Fiber* self = running;
-  finish_switch(nullptr, &self->caller_bottom_, &self->caller_size_);
+  self->sanitized_.after_pause();
   self->body_();
   self->finished_ = true;
   self->return_to_caller();

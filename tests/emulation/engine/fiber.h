@@ -5,6 +5,8 @@
 #include <functional>
 #include <memory>
 
+#include "engine/sanitizer.h"
+
 namespace vtfast::emulation {
 
 class Fiber {
@@ -27,7 +29,6 @@ class Fiber {
 
  private:
   static void enter();
-  void forget_frames();
   void return_to_caller();
 
   std::unique_ptr<std::byte[]> stack_;
@@ -35,11 +36,7 @@ class Fiber {
   void* stack_pointer_ = nullptr;
   void* caller_stack_pointer_ = nullptr;
   bool finished_ = true;
-
-  // The address sanitizer's view of both stacks.
-  void* fake_stack_ = nullptr;
-  const void* caller_bottom_ = nullptr;
-  size_t caller_size_ = 0;
+  SanitizedFiber sanitized_;
 };
 
 }  // namespace vtfast::emulation

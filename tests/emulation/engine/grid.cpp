@@ -13,6 +13,7 @@
 
 #include "cuda_builtins.h"
 #include "engine/fiber.h"
+#include "engine/sanitizer.h"
 #include "engine/shuffler.h"
 
 Dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -21,6 +22,7 @@ namespace vtfast::emulation {
 namespace {
 
 const WarpOperation kBlockBarrier{"__syncthreads", nullptr};
+const WarpOperation kWarpBarrier{"__syncwarp", [](const std::array<void*, kWarpSize>&) {}};
 
 struct Thread {
   Fiber fiber;
@@ -28,13 +30,19 @@ struct Thread {
   void* operands = nullptr;
   AsyncCopies copies;
   std::exception_ptr error;
+  int block_rounds = 0, warp_rounds = 0;
 
   const char* whereabouts() const { return fiber.finished() ? "has returned" : stopped_at->name; }
 };
 
-using Warp = std::array<Thread, kWarpSize>;
+struct Warp {
+  std::array<Thread, kWarpSize> lanes;
+  MeetingPlace place;
+};
 
 Thread* current_thread = nullptr;
+Warp* current_warp = nullptr;
+MeetingPlace current_block_place;
 char* current_shared = nullptr;
 size_t current_shared_bytes = 0;
 
@@ -60,26 +68,31 @@ class Block {
 
   void run(const std::function<void()>& kernel) {
     for (const int warp : warp_order_) {
-      for (int lane = 0; lane < kWarpSize; ++lane) start((*all_warps[warp])[lane], lane, kernel);
+      for (int lane = 0; lane < kWarpSize; ++lane) start(all_warps[warp]->lanes[lane], lane, kernel);
     }
+    begin_.arrive();
     // Warps run until they return or stand at the barrier, so after each round the barrier is complete.
     for (bool alive = true; alive;) {
       alive = false;
       shuffler_.shuffle(warp_order_);
       for (const int warp : warp_order_) alive |= run_to_barrier(warp);
     }
+    end_.depart();
   }
 
  private:
-  static void start(Thread& thread, int lane, const std::function<void()>& kernel) {
+  void start(Thread& thread, int lane, const std::function<void()>& kernel) {
     thread.copies.drop();
     thread.error = nullptr;
-    const auto body = [&thread, &kernel] {
+    thread.block_rounds = thread.warp_rounds = 0;
+    const auto body = [this, &thread, &kernel] {
+      begin_.depart();
       try {
         kernel();
       } catch (...) {
         thread.error = std::current_exception();
       }
+      end_.arrive();
     };
     thread.fiber.start(body, lane);
   }
@@ -87,14 +100,15 @@ class Block {
   // Returns whether a thread of the warp is still on its way.
   bool run_to_barrier(int index) {
     Warp& warp = *all_warps[index];
+    current_warp = &warp;
     while (true) {
       shuffler_.shuffle(lane_order_);
-      for (const int lane : lane_order_) run(warp[lane], index * kWarpSize + lane);
+      for (const int lane : lane_order_) run(warp.lanes[lane], index * kWarpSize + lane);
       const WarpOperation* operation = agreed_operation(warp, index);
       if (operation == nullptr) return false;
       if (operation == &kBlockBarrier) return true;
       std::array<void*, kWarpSize> operands;
-      for (int lane = 0; lane < kWarpSize; ++lane) operands[lane] = warp[lane].operands;
+      for (int lane = 0; lane < kWarpSize; ++lane) operands[lane] = warp.lanes[lane].operands;
       operation->run(operands);
     }
   }
@@ -111,11 +125,11 @@ class Block {
   // threads that have returned.
   static const WarpOperation* agreed_operation(const Warp& warp, int index) {
     const Thread* first = nullptr;
-    for (const Thread& thread : warp) {
+    for (const Thread& thread : warp.lanes) {
       if (!thread.fiber.finished() && (first == nullptr || first->stopped_at == &kBlockBarrier)) first = &thread;
     }
     if (first == nullptr) return nullptr;
-    for (const Thread& thread : warp) {
+    for (const Thread& thread : warp.lanes) {
       if (thread.fiber.finished() ? first->stopped_at != &kBlockBarrier : thread.stopped_at != first->stopped_at) {
         fail("warp " + std::to_string(index) + " is divided: " + describe(warp, *first) + ", " +
              describe(warp, thread));
@@ -125,12 +139,13 @@ class Block {
   }
 
   static std::string describe(const Warp& warp, const Thread& thread) {
-    return "lane " + std::to_string(&thread - warp.data()) + ": " + thread.whereabouts();
+    return "lane " + std::to_string(&thread - warp.lanes.data()) + ": " + thread.whereabouts();
   }
 
   std::vector<int> warp_order_;
   std::array<int, kWarpSize> lane_order_;
   Shuffler& shuffler_;
+  MeetingPoint begin_, end_;
 };
 
 void check_layout(const GridLayout& layout) {
@@ -179,7 +194,19 @@ void meet_warp(const WarpOperation& operation, void* operands) {
   thread.fiber.pause();
 }
 
-void meet_block() { meet_warp(kBlockBarrier, nullptr); }
+void synchronize_warp() {
+  MeetingPoint& point = current_warp->place.of_round(current_thread->warp_rounds++);
+  point.arrive();
+  meet_warp(kWarpBarrier, nullptr);
+  point.depart();
+}
+
+void synchronize_block() {
+  MeetingPoint& point = current_block_place.of_round(current_thread->block_rounds++);
+  point.arrive();
+  meet_warp(kBlockBarrier, nullptr);
+  point.depart();
+}
 
 AsyncCopies& async_copies() { return current_thread->copies; }
 

@@ -32,9 +32,11 @@ struct GridLayout {
 // Runs `kernel` on every thread. Throws if threads of a warp part ways where the warp must act together.
 void run_grid(const GridLayout& layout, const std::function<void()>& kernel);
 
-// Of the thread that runs: stops it until its warp, or its block, has come this far.
+// Of the thread that runs: stops it until its warp has come this far. Operations order no accesses to memory, barriers
+// do.
 void meet_warp(const WarpOperation& operation, void* operands);
-void meet_block();
+void synchronize_warp();
+void synchronize_block();
 
 AsyncCopies& async_copies();
 char* shared_memory();

@@ -84,7 +84,6 @@ void run_distribute(const Operands& operands) {
 
 const WarpOperation kExchange{"shuffle", run_exchange};
 const WarpOperation kAny{"__any_sync", run_any};
-const WarpOperation kSynchronize{"__syncwarp", [](const Operands&) {}};
 const WarpOperation kMmaBf16{"mma_m16n8k16_bf16", run_mma<float_from_bf16>};
 const WarpOperation kMmaF16{"mma_m16n8k16_f16", run_mma<float_from_f16>};
 const WarpOperation kDistribute{"ldmatrix_x4", run_distribute<false>};
@@ -112,8 +111,6 @@ bool any(bool predicate) {
   meet_warp(kAny, &predicate);
   return predicate;
 }
-
-void synchronize_warp() { meet_warp(kSynchronize, nullptr); }
 
 void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { mma(kMmaBf16, c, a, b0, b1); }
 

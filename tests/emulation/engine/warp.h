@@ -8,7 +8,6 @@ namespace vtfast::emulation {
 // Value of lane `source`, of the calling lane's choice.
 uint32_t exchange(uint32_t value, int source);
 bool any(bool predicate);
-void synchronize_warp();
 
 // Fragments as in the PTX ISA; see csrc/cuda/ptx.cuh.
 void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

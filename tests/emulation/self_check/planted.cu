@@ -79,6 +79,7 @@ __global__ void read_global(__grid_constant__ const Params params) {
 
 template <int kPast>
 __global__ void copy_async_global(__grid_constant__ const Params params) {
+  if (threadIdx.x != 0) return;
   ptx::cp_async_16(ptx::shared_memory(), params.in + kThreads - 4 + 4 * kPast, true);
   ptx::cp_async_commit();
   ptx::cp_async_wait<0>();
@@ -119,12 +120,14 @@ __global__ void barrier_against_shuffle(__grid_constant__ const Params params) {
 
 // As CUDA has it, a barrier does not wait for threads that have returned.
 __global__ void barrier_of_the_living(__grid_constant__ const Params params) {
+  constexpr unsigned kLiving = 50;
   auto* shared = reinterpret_cast<float*>(ptx::shared_memory());
-  shared[threadIdx.x] = params.in[threadIdx.x];
-  params.out[threadIdx.x] = params.in[(threadIdx.x + 32) % kThreads];
-  if (threadIdx.x >= 50) return;
+  const unsigned thread = threadIdx.x;
+  params.out[thread] = params.in[(thread + 32) % kThreads];
+  if (thread >= kLiving) return;
+  shared[kLiving - 1 - thread] = params.in[kLiving - 1 - thread + 32];
   __syncthreads();
-  params.out[threadIdx.x] = shared[threadIdx.x + 32];
+  params.out[thread] = shared[thread];
 }
 
 __global__ void deep_recursion(__grid_constant__ const Params params) {
