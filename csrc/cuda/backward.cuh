@@ -17,7 +17,7 @@ struct GradientTile {
   Rows<T, D, kHold> first, second;
   float d_first[D / 8][4], d_second[D / 8][4];
 
-  __device__ void begin(const char* first_rows, const char* second_rows) {
+  __device__ void begin(Shared<char> first_rows, Shared<char> second_rows) {
     first.load(first_rows);
     second.load(second_rows);
 #pragma unroll
@@ -42,19 +42,16 @@ struct DeltaSums {
 template <class T, int D>
 class Backward {
  public:
-  using Shared = SharedRow<T, D>;
+  static constexpr int kRowBytes = SharedRow<T, D>::kBytes;
 
   __device__ explicit Backward(const KernelParams& p)
       : p_(p),
-        plan_(p.plan),
         pipeline_(p),
-        scratch_(pipeline_.memory + pipeline_.layout.scratch + threadIdx.x / 32 * pipeline_.layout.scratch_bytes()),
-        pad_sums_(reinterpret_cast<float*>(pipeline_.memory + pipeline_.layout.pad_sums)),
-        table_(p, pipeline_.head, reinterpret_cast<float*>(pipeline_.memory + pipeline_.layout.table)),
-        d_table_(p, pipeline_.worker, pipeline_.head,
-                 reinterpret_cast<float*>(pipeline_.memory + pipeline_.layout.grads),
-                 reinterpret_cast<float*>(scratch_)) {
-    for (int i = threadIdx.x; i < plan_.warps * 2 * D; i += blockDim.x) pad_sums_[i] = 0;
+        scratch_(p.layout.scratch + threadIdx.x / 32 * p.layout.scratch_bytes),
+        pad_sums_(p.layout.pad_sums),
+        table_(p, pipeline_.head, Shared<float>(p.layout.table)),
+        d_table_(p, pipeline_.worker, pipeline_.head, Shared<float>(p.layout.grads), scratch_.as<float>()) {
+    for (int i = threadIdx.x; i < p_.plan.warps * 2 * D; i += blockDim.x) pad_sums_[i] = 0;
   }
 
   __device__ void run() {
@@ -67,35 +64,34 @@ class Backward {
     });
     if (!(p_.phases & kKeyPhase)) return;
     __syncthreads();
-    d_table_.finish(plan_.warps);
+    d_table_.finish(p_.plan.warps);
     finish_padding();
   }
 
  private:
   template <class Body>
   __device__ void for_each_tile(const Step& step, const Body& body) {
-    for (int row = threadIdx.x / 32 * 16; row < plan_.rows; row += plan_.warps * 16) body(Tile(p_, step, row));
+    for (int row = threadIdx.x / 32 * 16; row < p_.plan.rows; row += p_.plan.warps * 16) body(Tile(p_, step, row));
   }
 
   __device__ void query_phase(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
     if (step.chunk == 0) {
-      const int offset = tile.row * Shared::kBytes;
+      const int offset = tile.row * kRowBytes;
       rows.begin(pipeline_.rows(step, 0) + offset, pipeline_.rows(step, 1) + offset);
       sums.begin();
     }
-    const Entries queries = pipeline_.row_entries(step).from(tile.row);
-    const Entries keys = pipeline_.column_entries(step).from(tile.unit_row);
-    const LaneRows lane_rows(queries, queries.query_bits);
-    const char* k = pipeline_.columns(step, 0) + tile.unit_row * Shared::kBytes;
-    const char* v = pipeline_.columns(step, 1) + tile.unit_row * Shared::kBytes;
-    const float* lse = pipeline_.stats(step, 0) + tile.row + Lane().row;
+    const Entries queries(pipeline_.row_entries(step), tile.row);
+    const Entries keys(pipeline_.column_entries(step), tile.unit_row);
+    const LaneRows<false> lane_rows(queries, table_);
+    const Shared<char> k = pipeline_.columns(step, 0) + tile.unit_row * kRowBytes;
+    const Shared<char> v = pipeline_.columns(step, 1) + tile.unit_row * kRowBytes;
+    const Shared<float> lse = pipeline_.stats(step, 0) + tile.row + Lane().row;
     const float origin[2] = {lse[0] * kLog2e, lse[8] * kLog2e};
     for (int at = 0; at < tile.count; at += 16) {
       Block weights, d_weights;
-      multiply(weights, rows.first, k + at * Shared::kBytes);
-      finish_scores<false>(weights, p_.scale * kLog2e, table_, lane_rows, keys.place + at, keys.key_bits + at,
-                           at + 16 > tile.careful_from);
-      multiply(d_weights, rows.second, v + at * Shared::kBytes);
+      multiply(weights, rows.first, k + at * kRowBytes);
+      finish_scores(weights, p_.score_scale, table_, lane_rows, Entries(keys, at), at + 16 > tile.careful_from);
+      multiply(d_weights, rows.second, v + at * kRowBytes);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const int half = i % 4 / 2;
@@ -103,15 +99,15 @@ class Backward {
         weight = ptx::ex2(weight - origin[half]);
         sums.exact[half] = fmaf(weight, d_weights[i / 4][i % 4], sums.exact[half]);
       }
-      add_query_gradient(rows, sums, weights, d_weights, k + at * Shared::kBytes);
+      add_query_gradient(rows, sums, weights, d_weights, k + at * kRowBytes);
     }
-    if (step.chunk == plan_.chunks - 1) finish_queries(step, tile, rows, sums);
+    if (step.chunk == p_.plan.chunks - 1) finish_queries(step, tile, rows, sums);
   }
 
   // dq = sum of p (dp - delta) k before delta is known: sums of p dp k and of p k. Both take p as it was rounded, and
   // so does their delta, so that what cancels in theory cancels here.
   __device__ void add_query_gradient(GradientTile<T, D>& rows, DeltaSums& sums, Block& weights, Block& d_weights,
-                                     const char* k) {
+                                     Shared<char> k) {
     const Weights<T> rounded(weights);
     rounded.read(weights);
 #pragma unroll
@@ -124,7 +120,7 @@ class Backward {
 
   __device__ void finish_queries(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
     const Lane lane;
-    const int* tokens = pipeline_.row_entries(step).row + tile.row;
+    const Shared<int> tokens = pipeline_.row_entries(step).row + tile.row;
     const float factor[2] = {p_.scale, p_.scale};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -133,7 +129,7 @@ class Backward {
       const bool prefix = is_prefix(p_, token);
       float* saved = statistic(p_, p_.delta, p_.prefix_delta, tile.unit, tile.entry + at, token, pipeline_.head);
       if (prefix && p_.global_prefix()) delta = rounded = *saved;  // that of all groups
-      if (plan_.whole()) saved = pipeline_.stats(step, 1) + tile.row + at;
+      if (p_.plan.whole()) saved = (pipeline_.stats(step, 1) + (tile.row + at)).address();
       if (saved != nullptr && lane.column == 0) *saved = delta;
 #pragma unroll
       for (int d = 0; d < D / 8; ++d) {
@@ -151,36 +147,35 @@ class Backward {
     const auto key_operand = [&](int i) { return alone ? pipeline_.rows(step, i) : pipeline_.columns(step, i); };
     const auto query_operand = [&](int i) { return alone ? pipeline_.columns(step, i) : pipeline_.rows(step, i); };
     if (step.chunk == 0) {
-      const int offset = tile.row * Shared::kBytes;
+      const int offset = tile.row * kRowBytes;
       rows.begin(key_operand(0) + offset, key_operand(1) + offset);
     }
-    const Entries keys = pipeline_.row_entries(step).from(tile.row);
-    const Entries queries = pipeline_.column_entries(step).from(tile.unit_row);
-    const LaneRows lane_rows(keys, keys.key_bits);
-    const char* q = query_operand(0) + tile.unit_row * Shared::kBytes;
-    const char* grad_out = query_operand(1) + tile.unit_row * Shared::kBytes;
-    const float* lse = pipeline_.stats(step, 0) + tile.unit_row;
-    const float* delta = pipeline_.stats(step, 1) + tile.unit_row;
+    const Entries keys(pipeline_.row_entries(step), tile.row);
+    const Entries queries(pipeline_.column_entries(step), tile.unit_row);
+    const LaneRows<true> lane_rows(keys, table_);
+    const Shared<char> q = query_operand(0) + tile.unit_row * kRowBytes;
+    const Shared<char> grad_out = query_operand(1) + tile.unit_row * kRowBytes;
+    const Shared<float> lse = pipeline_.stats(step, 0) + tile.unit_row;
+    const Shared<float> delta = pipeline_.stats(step, 1) + tile.unit_row;
     for (int first = 0; first < tile.count; first += 32) {
       Block d_scores[2];
 #pragma unroll
       for (int b = 0; b < 2; ++b) {
         const int at = first + 16 * b;
         if (at >= tile.count) continue;
-        multiply(d_scores[b], rows.first, q + at * Shared::kBytes);
-        finish_scores<true>(d_scores[b], p_.scale * kLog2e, table_, lane_rows, queries.place + at,
-                            queries.query_bits + at, at + 16 > tile.careful_from);
-        add_key_gradients(rows, d_scores[b], q + at * Shared::kBytes, grad_out + at * Shared::kBytes, lse + at,
-                          delta + at);
+        multiply(d_scores[b], rows.first, q + at * kRowBytes);
+        finish_scores(d_scores[b], p_.score_scale, table_, lane_rows, Entries(queries, at),
+                      at + 16 > tile.careful_from);
+        add_key_gradients(rows, d_scores[b], q + at * kRowBytes, grad_out + at * kRowBytes, lse + at, delta + at);
       }
-      d_table_.add(d_scores, keys, queries.from(first), tile.count - first);
+      d_table_.add(d_scores, keys, Entries(queries, first), tile.count - first);
     }
-    if (step.chunk == plan_.chunks - 1) finish_keys(step, tile, rows);
+    if (step.chunk == p_.plan.chunks - 1) finish_keys(step, tile, rows);
   }
 
   // Scores in, their gradient out.
-  __device__ void add_key_gradients(GradientTile<T, D>& rows, Block& scores, const char* q, const char* grad_out,
-                                    const float* lse, const float* delta) {
+  __device__ void add_key_gradients(GradientTile<T, D>& rows, Block& scores, Shared<char> q, Shared<char> grad_out,
+                                    Shared<float> lse, Shared<float> delta) {
     const Lane lane;
     Block d_weights;
     multiply(d_weights, rows.second, grad_out);
@@ -198,7 +193,7 @@ class Backward {
 
   __device__ void finish_keys(const Step& step, const Tile& tile, GradientTile<T, D>& rows) {
     const Lane lane;
-    const int* tokens = pipeline_.row_entries(step).row + tile.row;
+    const Shared<int> tokens = pipeline_.row_entries(step).row + tile.row;
     const float factor[2] = {p_.scale, p_.scale}, one[2] = {1, 1};
     float is_padding[2];
 #pragma unroll
@@ -217,7 +212,7 @@ class Backward {
     }
   }
 
-  __device__ void store(const float (&tile)[D / 8][4], const float (&factor)[2], const int* tokens, Operand operand) {
+  __device__ void store(const float (&tile)[D / 8][4], const float (&factor)[2], Shared<int> tokens, Operand operand) {
     store_rows<T, D>(tile, factor, p_.head_dim, scratch_, [&](int at) -> T* {
       const int token = tokens[at];
       if (!is_token(token) || is_prefix(p_, token)) return nullptr;
@@ -235,7 +230,7 @@ class Backward {
   // Adds the padded rows of a tile to the warp's sums for keys (0) or values (1).
   __device__ void add_padding(const float (&tile)[D / 8][4], const float (&is_padding)[2], float factor, int part) {
     const Lane lane;
-    float* sums = pad_sums_ + (threadIdx.x / 32 * 2 + part) * D;
+    const Shared<float> sums = pad_sums_ + (threadIdx.x / 32 * 2 + part) * D;
 #pragma unroll
     for (int d = 0; d < D / 8; ++d) {
 #pragma unroll
@@ -254,16 +249,15 @@ class Backward {
     for (int i = threadIdx.x; i < 2 * p_.head_dim; i += blockDim.x) {
       const int part = i / p_.head_dim, column = i % p_.head_dim;
       float sum = 0;
-      for (int warp = 0; warp < plan_.warps; ++warp) sum += pad_sums_[(warp * 2 + part) * D + column];
+      for (int warp = 0; warp < p_.plan.warps; ++warp) sum += pad_sums_[(warp * 2 + part) * D + column];
       p_.pad_partials[block * 2 * p_.head_dim + i] = sum;
     }
   }
 
   const KernelParams& p_;
-  const LaunchPlan& plan_;
   const Pipeline<T, D, Pass::kBackward> pipeline_;
-  char* const scratch_;
-  float* const pad_sums_;
+  const Shared<char> scratch_;
+  const Shared<float> pad_sums_;
   const BiasTable table_;
   TableGradient d_table_;
 };

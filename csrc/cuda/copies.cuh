@@ -37,14 +37,15 @@ __device__ inline const T* source(const KernelParams& p, Operand operand, int ro
 
 // All threads of the block start copying `count` entries' rows of an operand.
 template <class T, int D>
-__device__ inline void load_rows(const KernelParams& p, Operand operand, int head, const int* rows, int count,
-                                 char* shared) {
-  using Shared = SharedRow<T, D>;
-  for (int i = threadIdx.x; i < count * Shared::kVectors; i += blockDim.x) {
-    const int row = i / Shared::kVectors, vector = i % Shared::kVectors;
+__device__ inline void load_rows(const KernelParams& p, Operand operand, int head, Shared<int> rows, int count,
+                                 Shared<char> shared) {
+  using Row = SharedRow<T, D>;
+  for (int i = threadIdx.x; i < count * Row::kVectors; i += blockDim.x) {
+    const int row = i / Row::kVectors, vector = i % Row::kVectors;
     const T* from = source<T>(p, operand, rows[row], head);
-    const bool exists = from != nullptr && vector * Shared::kPerVector < p.head_dim;
-    ptx::cp_async_16(shared + Shared::offset(row, vector), exists ? from + vector * Shared::kPerVector : p.qkv, exists);
+    const bool exists = from != nullptr && vector * Row::kPerVector < p.head_dim;
+    ptx::cp_async_16((shared + Row::offset(row, vector)).address(), exists ? from + vector * Row::kPerVector : p.qkv,
+                     exists);
   }
 }
 
@@ -79,9 +80,9 @@ __device__ inline float* statistic(const KernelParams& p, float* of_tokens, floa
 // The warp writes a tile of 16 rows times `factor`, through `scratch`, 16 rows of shared memory that are its own;
 // `destination(row)` is where, or null.
 template <class T, int D, class Destination>
-__device__ inline void store_rows(const float (&tile)[D / 8][4], const float (&factor)[2], int head_dim, char* scratch,
-                                  const Destination& destination) {
-  using Shared = SharedRow<T, D>;
+__device__ inline void store_rows(const float (&tile)[D / 8][4], const float (&factor)[2], int head_dim,
+                                  Shared<char> scratch, const Destination& destination) {
+  using Row = SharedRow<T, D>;
   const Lane lane;
   __syncwarp();
 #pragma unroll
@@ -91,20 +92,19 @@ __device__ inline void store_rows(const float (&tile)[D / 8][4], const float (&f
       const float first = tile[d][2 * half] * factor[half], second = tile[d][2 * half + 1] * factor[half];
       const int row = lane.row + 8 * half;
       if constexpr (sizeof(T) == 4) {
-        char* to = scratch + Shared::offset(row, 2 * d + lane.column / 4) + lane.column % 4 * 4;
-        *reinterpret_cast<float2*>(to) = make_float2(first, second);
+        const int offset = Row::offset(row, 2 * d + lane.column / 4) + lane.column % 4 * 4;
+        scratch.as<float2>(offset)[0] = make_float2(first, second);
       } else {
-        *reinterpret_cast<uint32_t*>(scratch + Shared::offset(row, d) + lane.column * 2) = T::pack(first, second);
+        scratch.as<uint32_t>(Row::offset(row, d) + lane.column * 2)[0] = T::pack(first, second);
       }
     }
   }
   __syncwarp();
-  for (int i = lane.index; i < 16 * Shared::kVectors; i += 32) {
-    const int row = i / Shared::kVectors, vector = i % Shared::kVectors;
+  for (int i = lane.index; i < 16 * Row::kVectors; i += 32) {
+    const int row = i / Row::kVectors, vector = i % Row::kVectors;
     T* to = destination(row);
-    if (to != nullptr && vector * Shared::kPerVector < head_dim) {
-      *reinterpret_cast<uint4*>(to + vector * Shared::kPerVector) =
-          *reinterpret_cast<const uint4*>(scratch + Shared::offset(row, vector));
+    if (to != nullptr && vector * Row::kPerVector < head_dim) {
+      *reinterpret_cast<uint4*>(to + vector * Row::kPerVector) = scratch.as<uint4>(Row::offset(row, vector))[0];
     }
   }
 }

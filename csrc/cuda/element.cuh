@@ -1,7 +1,7 @@
 // The data types of tokens: their 16-byte vectors in shared memory and their matrix product.
 #pragma once
 
-#include "cuda/ptx.cuh"
+#include "shared.cuh"
 
 namespace vtfast::cuda {
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernel_params.h"
+#include "shared.cuh"
 
 namespace vtfast::cuda {
 
@@ -15,20 +16,23 @@ inline constexpr int kAbsent = -1, kPadding = -2;  // in place of a row
 
 // A list of entries in shared memory, field by field.
 struct Entries {
-  int* row;              // token among all clips' [B * (P + N)], or kAbsent or kPadding
-  unsigned* query_bits;  // 0 if it is no query
-  unsigned* key_bits;    // 0 if no query may attend to it
-  int* place;            // in the bias table's box, by its strides; -1 if it has no bias
+  Shared<int> row;              // token among all clips' [B * (P + N)], or kAbsent or kPadding
+  Shared<unsigned> query_bits;  // 0 if it is no query
+  Shared<unsigned> key_bits;    // 0 if no query may attend to it
+  Shared<int> place;            // in the bias table's box, in bytes of the table; negative if it has no bias
 
-  __device__ static Entries at(void* memory, int stride, int first) {
-    int* base = static_cast<int*>(memory) + first;
-    return {base, reinterpret_cast<unsigned*>(base + stride), reinterpret_cast<unsigned*>(base + 2 * stride),
-            base + 3 * stride};
-  }
+  // From `first` on, of a list of `length` entries.
+  __device__ Entries(Shared<int> list, int length, int first)
+      : row(list + first),
+        query_bits((row + length).as<unsigned>()),
+        key_bits(query_bits + length),
+        place((key_bits + length).as<int>()) {}
 
-  __device__ Entries from(int first) const {
-    return {row + first, query_bits + first, key_bits + first, place + first};
-  }
+  __device__ Entries(const Entries& list, int first)
+      : row(list.row + first),
+        query_bits(list.query_bits + first),
+        key_bits(list.key_bits + first),
+        place(list.place + first) {}
 };
 
 __device__ inline bool is_token(int row) { return row >= 0; }
@@ -66,7 +70,7 @@ __device__ inline void describe_slot(const KernelParams& p, int clip, int group,
   out.query_bits[i] = exists ? 1u << (region + shift) : 0;
   out.key_bits[i] = open ? ((1u << region) | (exists ? kOfClip : 0)) << shift : 0;
   const DeviceCoordinates place = DeviceCoordinates::of(slot, p.extent_h, p.extent_w);
-  out.place[i] = place.t * p.bias_stride_t + place.h * p.bias_stride_h + place.w;
+  out.place[i] = place.t * p.bias_stride_t + place.h * p.bias_stride_h + place.w * p.bias_stride_w;
 }
 
 // Writes entry `entry` of `unit` to place `i` of the list.

@@ -18,7 +18,7 @@ class QueryTile {
   float sum[2];
   float max[2];
 
-  __device__ void begin(const char* queries) {
+  __device__ void begin(Shared<char> queries) {
     queries_.load(queries);
 #pragma unroll
     for (int d = 0; d < D / 8; ++d) {
@@ -32,8 +32,8 @@ class QueryTile {
     }
   }
 
-  __device__ void attend(const char* keys, const char* values, const Entries& columns, const Tile& tile,
-                         const LaneRows& rows, float scale, const BiasTable& table) {
+  __device__ void attend(Shared<char> keys, Shared<char> values, const Entries& columns, const Tile& tile,
+                         const LaneRows<false>& rows, float scale, const BiasTable& table) {
     const int count = tile.count;
     for (int first = 0; first < count; first += 16 * kBlocks) {
       Block scores[kBlocks];
@@ -42,8 +42,7 @@ class QueryTile {
         const int at = first + 16 * b;
         if (at < count) {
           multiply(scores[b], queries_, keys + at * SharedRow<T, D>::kBytes);
-          finish_scores<false>(scores[b], scale, table, rows, columns.place + at, columns.key_bits + at,
-                               at + 16 > tile.careful_from);
+          finish_scores(scores[b], scale, table, rows, Entries(columns, at), at + 16 > tile.careful_from);
         } else {
 #pragma unroll
           for (int i = 0; i < 8; ++i) scores[b][i / 4][i % 4] = -INFINITY;
@@ -111,35 +110,32 @@ template <class T, int D>
 class Forward {
  public:
   __device__ explicit Forward(const KernelParams& p)
-      : p_(p),
-        plan_(p.plan),
-        pipeline_(p),
-        table_(p, pipeline_.head, reinterpret_cast<float*>(pipeline_.memory + pipeline_.layout.table)) {}
+      : p_(p), pipeline_(p), table_(p, pipeline_.head, Shared<float>(p.layout.table)) {}
 
   __device__ void run() {
     QueryTile<T, D> queries;
     pipeline_.run([&](const Step& step) {
-      for (int row = threadIdx.x / 32 * 16; row < plan_.rows; row += plan_.warps * 16) {
+      for (int row = threadIdx.x / 32 * 16; row < p_.plan.rows; row += p_.plan.warps * 16) {
         const Tile tile(p_, step, row);
         if (step.chunk == 0) queries.begin(pipeline_.rows(step, 0) + row * SharedRow<T, D>::kBytes);
         attend(step, tile, queries);
-        if (step.chunk == plan_.chunks - 1) finish(step, tile, queries);
+        if (step.chunk == p_.plan.chunks - 1) finish(step, tile, queries);
       }
     });
   }
 
  private:
   __device__ void attend(const Step& step, const Tile& tile, QueryTile<T, D>& queries) {
-    const Entries rows = pipeline_.row_entries(step).from(tile.row);
+    const Entries rows(pipeline_.row_entries(step), tile.row);
     const int offset = tile.unit_row * SharedRow<T, D>::kBytes;
     queries.attend(pipeline_.columns(step, 0) + offset, pipeline_.columns(step, 1) + offset,
-                   pipeline_.column_entries(step).from(tile.unit_row), tile, LaneRows(rows, rows.query_bits),
-                   p_.scale * kLog2e, table_);
+                   Entries(pipeline_.column_entries(step), tile.unit_row), tile, LaneRows<false>(rows, table_),
+                   p_.score_scale, table_);
   }
 
   __device__ void finish(const Step& step, const Tile& tile, QueryTile<T, D>& queries) {
     const Lane lane;
-    const int* rows = pipeline_.row_entries(step).row + tile.row;
+    const Shared<int> rows = pipeline_.row_entries(step).row + tile.row;
     float factor[2];
     queries.finish(factor);
 #pragma unroll
@@ -154,7 +150,7 @@ class Forward {
         if (lane.column == 0) partial[p_.head_dim] = queries.lse(half);
       }
     }
-    char* scratch = pipeline_.rows(step, 0) + tile.row * SharedRow<T, D>::kBytes;
+    const Shared<char> scratch = pipeline_.rows(step, 0) + tile.row * SharedRow<T, D>::kBytes;
     store_rows<T, D>(queries.out, factor, p_.head_dim, scratch, [&](int at) -> T* {
       const int row = rows[at];
       if (!is_token(row) || is_prefix(p_, row)) return nullptr;
@@ -168,7 +164,6 @@ class Forward {
   }
 
   const KernelParams& p_;
-  const LaunchPlan& plan_;
   const Pipeline<T, D, Pass::kForward> pipeline_;
   const BiasTable table_;
 };

@@ -42,16 +42,24 @@ KernelParams describe(const GridAttentionParams& p, const Device& device, Pass p
   k.group_prefix = static_cast<int>(prefix_of_group(p));
   k.entries = Divisor(k.group_prefix + static_cast<int>(p.geometry.num_slots()));
   k.unit_rows = Divisor(k.plan.unit_rows);
+  k.row_sets = Divisor(k.plan.row_sets);
+  k.chunks = Divisor(k.plan.chunks);
   k.extent_h = Divisor(static_cast<int>(p.bias.extent[1]));
   k.extent_w = Divisor(static_cast<int>(p.bias.extent[2]));
-  k.bias_center = static_cast<int>(p.bias.row(0, 0, 0));
-  k.bias_stride_t = static_cast<int>(p.bias.row(1, 0, 0)) - k.bias_center;
-  k.bias_stride_h = static_cast<int>(p.bias.row(0, 1, 0)) - k.bias_center;
+  const auto byte_of = [&](int64_t t, int64_t h, int64_t w) {
+    return static_cast<int>(p.bias.row(t, h, w) * sizeof(float));
+  };
+  k.bias_center = byte_of(0, 0, 0);
+  k.bias_stride_t = byte_of(1, 0, 0) - k.bias_center;
+  k.bias_stride_h = byte_of(0, 1, 0) - k.bias_center;
+  k.bias_stride_w = byte_of(0, 0, 1) - k.bias_center;
   k.table_size = p.bias_table == nullptr ? 0 : static_cast<int>(p.bias.table_size());
   k.batch = static_cast<int>(p.batch);
   k.num_heads = static_cast<int>(p.num_heads);
   k.head_dim = static_cast<int>(p.head_dim);
   k.scale = static_cast<float>(p.scale);
+  k.score_scale = static_cast<float>(p.scale * kLog2e);
+  k.layout = SharedLayout::of(k.plan, pass, element_size(p.data_type), k.table_size);
   k.prefix_keys = p.prefix_keys;
   k.prefix_queries = p.prefix_queries;
   k.qkv = p.qkv;

@@ -6,6 +6,7 @@
 #include "../grid_attention.h"
 #include "divisor.h"
 #include "launch_plan.h"
+#include "shared_layout.h"
 
 namespace vtfast::cuda {
 
@@ -19,20 +20,22 @@ inline int64_t prefix_of_group(const GridAttentionParams& p) {
 // G groups of a clip, S slots of a group, P prefix tokens, N grid tokens, R rows of the bias table, d head_dim.
 struct KernelParams {
   DeviceGeometry geometry;
-  Divisor num_groups;                // of a clip
-  Divisor clip_tokens;               // P + N
-  Divisor entries;                   // of a group: its share of the prefix, then its slots
-  Divisor unit_rows;                 // plan.unit_rows
-  int group_prefix;                  // prefix tokens among the entries
-  Divisor extent_h, extent_w;        // box in which a slot has its place
-  int bias_stride_t, bias_stride_h;  // rows of the table between neighbouring places
-  int bias_center;                   // row of a slot with itself
-  int table_size;                    // R
+  Divisor num_groups;                               // of a clip
+  Divisor clip_tokens;                              // P + N
+  Divisor entries;                                  // of a group: its share of the prefix, then its slots
+  Divisor unit_rows, row_sets, chunks;              // those of the plan
+  int group_prefix;                                 // prefix tokens among the entries
+  Divisor extent_h, extent_w;                       // box in which a slot has its place
+  int bias_stride_t, bias_stride_h, bias_stride_w;  // bytes of a head's table between neighbouring places
+  int bias_center;                                  // byte of a slot with itself
+  int table_size;                                   // R
   int batch, num_heads, head_dim;
   float scale;
+  float score_scale;  // for logarithms of base 2
   bool prefix_keys;
   PrefixQueries prefix_queries;
   LaunchPlan plan;
+  SharedLayout layout;
 
   const void* qkv;         // [B, P + N, 3 * C]
   const void* pad_qkv;     // [3 * C], or null for zeros

@@ -18,8 +18,6 @@ constexpr int kReservedShared = 1024;  // bytes that a block takes besides those
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int element_size(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
-
 int padded_head_dim(int64_t head_dim) {
   for (const int padded : {32, 64, 96}) {
     if (head_dim <= padded) return padded;
@@ -40,9 +38,11 @@ struct Candidate {
 };
 
 constexpr Candidate kCandidates[] = {
-    {true, 8, 0, true, true},     {true, 4, 0, true, true},     {false, 8, 0, true, true},  {false, 8, 128, true, true},
-    {false, 4, 128, true, true},  {false, 8, 64, true, true},   {false, 4, 64, true, true}, {false, 8, 64, false, true},
-    {false, 8, 64, false, false}, {false, 4, 64, false, false},
+    {true, kMaxWarps, 0, true, true},     {true, 4, 0, true, true},
+    {false, kMaxWarps, 0, true, true},    {false, kMaxWarps, 128, true, true},
+    {false, 4, 128, true, true},          {false, kMaxWarps, 64, true, true},
+    {false, 4, 64, true, true},           {false, kMaxWarps, 64, false, true},
+    {false, kMaxWarps, 64, false, false}, {false, 4, 64, false, false},
 };
 
 class Planner {
@@ -83,9 +83,8 @@ class Planner {
     const bool bias = params_.bias_table != nullptr;
     plan.table_resident = bias && candidate.table_resident;
     plan.grads_resident = bias && candidate.grads_resident && pass_ == Pass::kBackward;
-    const SharedLayout layout(plan, pass_, plan.padded_dim, element_size(params_.data_type),
-                              bias ? static_cast<int>(params_.bias.table_size()) : 0);
-    plan.shared_bytes = layout.total;
+    const int table_size = bias ? static_cast<int>(params_.bias.table_size()) : 0;
+    plan.shared_bytes = SharedLayout::of(plan, pass_, element_size(params_.data_type), table_size).total;
     plan.workers = std::clamp<int64_t>(int64_t{device_.num_sms} * blocks_per_sm(plan) / params_.num_heads, 1,
                                        std::max<int64_t>(plan.items, 1));
     return plan;

@@ -50,6 +50,8 @@ VTFAST_HOST_DEVICE constexpr int blocks_by_registers(Pass pass, int padded_dim) 
   return padded_dim <= (pass == Pass::kForward ? 64 : 32) ? 2 : 1;
 }
 
+inline int element_size(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
+
 // Whether the kernels take these sizes: a reason for the user if not, null if they do.
 const char* unsupported(const GridAttentionParams& params);
 

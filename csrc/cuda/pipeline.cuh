@@ -3,7 +3,6 @@
 #pragma once
 
 #include "copies.cuh"
-#include "shared_layout.h"
 
 namespace vtfast::cuda {
 
@@ -44,105 +43,91 @@ class Pipeline {
   static constexpr bool kBackward = kPass == Pass::kBackward;
   static constexpr int kRowOperands = kBackward ? 2 : 1;
 
-  const SharedLayout layout;
-  char* const memory;
   const int head;
   const int worker;
 
   __device__ explicit Pipeline(const KernelParams& p)
-      : layout(p.plan, kPass, D, sizeof(T), p.table_size),
-        memory(ptx::shared_memory()),
-        head(blockIdx.x % p.num_heads),
+      : head(blockIdx.x % p.num_heads),
         worker(blockIdx.x / p.num_heads),
         p_(p),
-        plan_(p.plan),
-        items_((static_cast<int>(plan_.items) - worker - 1) / static_cast<int>(plan_.workers) + 1) {}
+        items_((static_cast<int>(p.plan.items) - worker - 1) / static_cast<int>(p.plan.workers) + 1) {}
 
-  // Calls `compute(step)` for every step in order, with its operands in place; all threads of the block together.
+  // Calls `compute(step)` for every step in order, with its operands in place; all threads of the block together. Loads
+  // run `lead` steps ahead of it, and the descriptions that they follow one more.
   template <class Compute>
   __device__ void run(const Compute& compute) const {
-    const int steps = items_ * plan_.chunks;
-    const bool ahead = plan_.stages == 2;
-    for (int s = 0; s < steps && s < plan_.stages; ++s) describe(at(s));
-    __syncthreads();
-    if (ahead && steps > 0) load(at(0));
-    for (int s = 0; s < steps; ++s) {
-      if (!ahead) {
-        __syncthreads();
-        load(at(s));
-      } else {
-        ptx::cp_async_wait<0>();
-        __syncthreads();
-        if (s + 1 < steps) load(at(s + 1));
-      }
-      if (s + plan_.stages < steps) describe(at(s + plan_.stages));
-      if (!ahead) {
+    const int steps = items_ * p_.plan.chunks, lead = p_.plan.stages - 1;
+    for (int s = -p_.plan.stages; s < steps; ++s) {
+      if (lead > 0) ptx::cp_async_wait<0>();
+      __syncthreads();
+      if (s + lead >= 0 && s + lead < steps) load(at(s + lead));
+      if (s + p_.plan.stages < steps) describe(at(s + p_.plan.stages));
+      if (lead == 0) {
         ptx::cp_async_wait<0>();
         __syncthreads();
       }
-      compute(at(s));
+      if (s >= 0) compute(at(s));
     }
   }
 
   // Row operand: q (and grad_out), or k and v in the key phase alone.
-  __device__ char* rows(const Step& step, int operand) const {
-    return memory + layout.operands +
-           (step.ordinal % plan_.stages * kRowOperands + operand) * layout.rows * layout.row_bytes;
+  __device__ Shared<char> rows(const Step& step, int operand) const {
+    return Shared<char>((stage(step.ordinal) * kRowOperands + operand) * p_.layout.rows_bytes);
   }
 
   // Column operand: k and v, or q and grad_out in the key phase alone.
-  __device__ char* columns(const Step& step, int operand) const {
-    return memory + layout.operands + plan_.stages * kRowOperands * layout.rows * layout.row_bytes +
-           (step.index % plan_.stages * 2 + operand) * layout.columns * layout.row_bytes;
+  __device__ Shared<char> columns(const Step& step, int operand) const {
+    return Shared<char>(p_.layout.first_columns + (stage(step.index) * 2 + operand) * p_.layout.columns_bytes);
   }
 
-  __device__ Entries row_entries(const Step& step) const {
-    return description(step.ordinal, 0);  // the same list as that of the columns for whole units
-  }
+  __device__ Entries row_entries(const Step& step) const { return description(step.ordinal, 0); }
 
+  // The same list for whole units.
   __device__ Entries column_entries(const Step& step) const {
-    return plan_.whole() ? description(step.ordinal, 0) : description(step.index, layout.rows);
+    return p_.plan.whole() ? description(step.ordinal, 0) : description(step.index, p_.layout.rows);
   }
 
   // Logsumexp (0) or delta (1) of the queries, infinity where there is none.
-  __device__ float* stats(const Step& step, int which) const {
-    const int slot = (queries_are_rows() ? step.ordinal : step.index) % plan_.stages;
-    return reinterpret_cast<float*>(memory + layout.stats + slot * layout.stats_bytes() +
-                                    which * layout.stats_bytes() / 2);
+  __device__ Shared<float> stats(const Step& step, int which) const {
+    const int slot = stage(queries_are_rows() ? step.ordinal : step.index);
+    return Shared<float>(p_.layout.stats + (slot * 2 + which) * p_.layout.stats_bytes);
   }
 
  private:
   __device__ bool queries_are_rows() const { return !kBackward || (p_.phases & kQueryPhase) != 0; }
 
+  __device__ int stage(int number) const { return number & (p_.plan.stages - 1); }
+
   __device__ Step at(int index) const {
-    if (plan_.whole()) return {index, index, (worker + index * static_cast<int>(plan_.workers)) * plan_.units, 0, 0};
-    const int ordinal = index / plan_.chunks, item = worker + ordinal * static_cast<int>(plan_.workers);
-    return {index, ordinal, item / plan_.row_sets, item % plan_.row_sets * plan_.rows, index % plan_.chunks};
+    if (p_.plan.whole())
+      return {index, index, (worker + index * static_cast<int>(p_.plan.workers)) * p_.plan.units, 0, 0};
+    const int ordinal = index / p_.chunks, item = worker + ordinal * static_cast<int>(p_.plan.workers);
+    return {index, ordinal, item / p_.row_sets, item % p_.row_sets * p_.plan.rows, index % p_.chunks};
   }
 
   __device__ Entries description(int number, int first) const {
-    const int slot = number % (plan_.stages + 1);
-    const int bytes = SharedLayout::kFieldsPerEntry * layout.described * 4;
-    return Entries::at(memory + layout.descriptions + slot * bytes, layout.described, first);
+    const int slot = p_.plan.stages == 2 ? number % 3 : number % 2;
+    return Entries(Shared<int>(p_.layout.descriptions + slot * p_.layout.description_bytes), p_.layout.described,
+                   first);
   }
 
   __device__ void describe(const Step& step) const {
-    if (plan_.whole()) {
+    if (p_.plan.whole()) {
       const Entries entries = row_entries(step);
-      for (int i = threadIdx.x; i < layout.columns; i += blockDim.x) {
+      for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
         describe_entry(p_, step.unit + i / p_.unit_rows, i % p_.unit_rows, entries, i);
       }
       return;
     }
     if (step.chunk == 0) {
       const Entries entries = row_entries(step);
-      for (int i = threadIdx.x; i < layout.rows; i += blockDim.x) {
+      for (int i = threadIdx.x; i < p_.layout.rows; i += blockDim.x) {
         describe_entry(p_, step.unit, step.first_row + i, entries, i);
       }
     }
     const Entries entries = column_entries(step);
-    for (int i = threadIdx.x; i < layout.columns; i += blockDim.x) {
-      describe_entry(p_, step.unit, step.chunk * plan_.chunk + i, entries, i);
+    for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
+      describe_entry(p_, step.unit, step.chunk * p_.plan.chunk + i, entries, i);
     }
   }
 
@@ -150,42 +135,41 @@ class Pipeline {
     const Operand queries[2] = {Operand::kQuery, Operand::kGradOut};
     const Operand keys[2] = {Operand::kKey, Operand::kValue};
     if (step.chunk == 0) {
-      const int* entries = row_entries(step).row;
+      const Shared<int> entries = row_entries(step).row;
       for (int i = 0; i < kRowOperands; ++i) {
         const Operand operand = queries_are_rows() ? queries[i] : keys[i];
-        load_rows<T, D>(p_, operand, head, entries, layout.rows, rows(step, i));
+        load_rows<T, D>(p_, operand, head, entries, p_.layout.rows, rows(step, i));
       }
-      if (kBackward && queries_are_rows()) load_stats(step, entries, layout.rows, step.first_row);
+      if (kBackward && queries_are_rows()) load_stats(step, entries, p_.layout.rows, step.first_row);
     }
-    const int* entries = column_entries(step).row;
+    const Shared<int> entries = column_entries(step).row;
     for (int i = 0; i < 2; ++i) {
       const Operand operand = queries_are_rows() ? keys[i] : queries[i];
-      load_rows<T, D>(p_, operand, head, entries, layout.columns, columns(step, i));
+      load_rows<T, D>(p_, operand, head, entries, p_.layout.columns, columns(step, i));
     }
-    if (kBackward && !queries_are_rows()) load_stats(step, entries, layout.columns, step.chunk * plan_.chunk);
+    if (kBackward && !queries_are_rows()) load_stats(step, entries, p_.layout.columns, step.chunk * p_.plan.chunk);
     ptx::cp_async_commit();
   }
 
-  __device__ void load_stats(const Step& step, const int* rows, int count, int first) const {
+  __device__ void load_stats(const Step& step, Shared<int> rows, int count, int first) const {
     const int last = queries_are_rows() ? 1 : 2;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
-      const int unit = step.unit + (plan_.whole() ? i / p_.unit_rows : 0);
-      const int entry = plan_.whole() ? i % p_.unit_rows : first + i;
+      const int unit = step.unit + (p_.plan.whole() ? i / p_.unit_rows : 0);
+      const int entry = p_.plan.whole() ? i % p_.unit_rows : first + i;
       for (int which = 0; which < last; ++which) {
-        float* to = stats(step, which) + i;
+        const Shared<float> to = stats(step, which) + i;
         const float* from = statistic(p_, which == 0 ? p_.lse : p_.delta, which == 0 ? p_.prefix_lse : p_.prefix_delta,
                                       unit, entry, rows[i], head);
         if (from != nullptr) {
-          ptx::cp_async_4(to, from);
+          ptx::cp_async_4(to.address(), from);
         } else {
-          *to = which == 0 ? INFINITY : 0;
+          to[0] = which == 0 ? INFINITY : 0;
         }
       }
     }
   }
 
   const KernelParams& p_;
-  const LaunchPlan& plan_;
   const int items_;
 };
 

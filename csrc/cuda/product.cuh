@@ -14,7 +14,7 @@ template <class T, int D, bool kHold>
 class Rows {
  public:
   // `tile` is row 0, a multiple of 16 rows from the start of its operand.
-  __device__ void load(const char* tile) {
+  __device__ void load(Shared<char> tile) {
     const Lane lane;
     tile_ = tile;
     row_ = lane.index % 16;
@@ -35,10 +35,10 @@ class Rows {
 
  private:
   __device__ void read(uint32_t (&a)[4], int k) const {
-    ptx::ldmatrix_x4(a, tile_ + SharedRow<T, D>::offset(row_, 2 * k + threadIdx.x % 32 / 16));
+    ptx::ldmatrix_x4(a, (tile_ + SharedRow<T, D>::offset(row_, 2 * k + threadIdx.x % 32 / 16)).address());
   }
 
-  const char* tile_;
+  Shared<char> tile_{0};
   int row_;
   uint32_t held_[kHold ? D / 16 : 1][4];
 };
@@ -65,7 +65,7 @@ struct Weights {
 
 // scores = rows columns^T, for the 16 columns from row 0 of `columns` on.
 template <class T, int D, bool kHold>
-__device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, const char* columns) {
+__device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, Shared<char> columns) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
@@ -76,7 +76,8 @@ __device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, co
   for (int k = 0; k < D / 16; ++k) {
     uint32_t a[4], b[4];
     rows.fragment(a, k);
-    ptx::ldmatrix_x4(b, columns + SharedRow<T, D>::offset(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+    const int offset = SharedRow<T, D>::offset(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2);
+    ptx::ldmatrix_x4(b, (columns + offset).address());
     T::multiply(scores[0], a, b[0], b[1]);
     T::multiply(scores[1], a, b[2], b[3]);
   }
@@ -84,12 +85,12 @@ __device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, co
 
 // sum += weights columns, 8 * kTiles elements wide.
 template <class T, int kTiles>
-__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<T>& weights, const char* columns) {
+__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<T>& weights, Shared<char> columns) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int d = 0; d < kTiles / 2; ++d) {
     uint32_t b[4];
-    ptx::ldmatrix_x4_trans(b, columns + SharedRow<T, 8 * kTiles>::offset(lane % 16, 2 * d + lane / 16));
+    ptx::ldmatrix_x4_trans(b, (columns + SharedRow<T, 8 * kTiles>::offset(lane % 16, 2 * d + lane / 16)).address());
     T::multiply(sum[2 * d], weights.a, b[0], b[1]);
     T::multiply(sum[2 * d + 1], weights.a, b[2], b[3]);
   }
@@ -105,14 +106,12 @@ __device__ inline void accumulate_rows(float (&sum)[4], const Weights<T>& weight
 template <int D, bool kHold>
 class Rows<float, D, kHold> {
  public:
-  __device__ void load(const char* tile) { tile_ = tile; }
+  __device__ void load(Shared<char> tile) { tile_ = tile; }
 
-  __device__ float4 vector(int row, int k) const {
-    return *reinterpret_cast<const float4*>(tile_ + SharedRow<float, D>::offset(row, k));
-  }
+  __device__ float4 vector(int row, int k) const { return tile_.as<float4>(SharedRow<float, D>::offset(row, k))[0]; }
 
  private:
-  const char* tile_;
+  Shared<char> tile_{0};
 };
 
 template <>
@@ -140,14 +139,14 @@ __device__ inline void add_dot(float& sum, const float4& a, const float4& b) {
 }
 
 template <int D, bool kHold>
-__device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows, const char* columns) {
+__device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows, Shared<char> columns) {
   const Lane lane;
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) scores[n][i] = 0;
   }
-#pragma unroll 4
+#pragma unroll 2
   for (int k = 0; k < D / 4; ++k) {
     const float4 a[2] = {rows.vector(lane.row, k), rows.vector(lane.row + 8, k)};
 #pragma unroll
@@ -155,7 +154,7 @@ __device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int offset = SharedRow<float, D>::offset(8 * n + lane.column + c, k);
-        const float4 b = *reinterpret_cast<const float4*>(columns + offset);
+        const float4 b = columns.as<float4>(offset)[0];
         add_dot(scores[n][c], a[0], b);
         add_dot(scores[n][c + 2], a[1], b);
       }
@@ -164,22 +163,26 @@ __device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows
 }
 
 template <int kTiles>
-__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>& weights, const char* columns) {
+__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>& weights, Shared<char> columns) {
   const Lane lane;
+#pragma unroll 1
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const int owner = lane.index / 4 * 4 + quarter;
 #pragma unroll
-  for (int column = 0; column < 16; ++column) {
-    const int owner = lane.index / 4 * 4 + column % 8 / 2;
-    const float (&held)[4] = weights.values[column / 8];
-    const float upper = __shfl_sync(0xffffffffu, held[column % 2], owner);
-    const float lower = __shfl_sync(0xffffffffu, held[column % 2 + 2], owner);
+    for (int i = 0; i < 4; ++i) {
+      const float (&held)[4] = weights.values[i / 2];
+      const int column = i / 2 * 8 + quarter * 2 + i % 2;
+      const float upper = __shfl_sync(0xffffffffu, held[i % 2], owner);
+      const float lower = __shfl_sync(0xffffffffu, held[i % 2 + 2], owner);
 #pragma unroll
-    for (int d = 0; d < kTiles; ++d) {
-      const int offset = SharedRow<float, 8 * kTiles>::offset(column, 2 * d + lane.column / 4) + lane.column % 4 * 4;
-      const float2 b = *reinterpret_cast<const float2*>(columns + offset);
-      sum[d][0] = fmaf(upper, b.x, sum[d][0]);
-      sum[d][1] = fmaf(upper, b.y, sum[d][1]);
-      sum[d][2] = fmaf(lower, b.x, sum[d][2]);
-      sum[d][3] = fmaf(lower, b.y, sum[d][3]);
+      for (int d = 0; d < kTiles; ++d) {
+        const int offset = SharedRow<float, 8 * kTiles>::offset(column, 2 * d + lane.column / 4);
+        const float2 b = columns.as<float2>(offset + lane.column % 4 * 4)[0];
+        sum[d][0] = fmaf(upper, b.x, sum[d][0]);
+        sum[d][1] = fmaf(upper, b.y, sum[d][1]);
+        sum[d][2] = fmaf(lower, b.x, sum[d][2]);
+        sum[d][3] = fmaf(lower, b.y, sum[d][3]);
+      }
     }
   }
 }

@@ -6,32 +6,58 @@
 
 namespace vtfast::cuda {
 
+// A head's table of sums for each warp of a block, in shared memory or, if there is no room, in the workspace.
+class WarpTables {
+ public:
+  __device__ WarpTables(const KernelParams& p, int64_t block, Shared<float> shared)
+      : resident_(p.plan.grads_resident), size_(p.table_size), shared_(shared) {
+    if (!resident_) global_ = p.table_scratch + block * p.plan.warps * size_;
+  }
+
+  __device__ float get(int warp, int i) const {
+    return resident_ ? shared_[warp * size_ + i] : global_[int64_t{warp} * size_ + i];
+  }
+
+  __device__ void set(int warp, int i, float value) const {
+    if (resident_) {
+      shared_[warp * size_ + i] = value;
+    } else {
+      global_[int64_t{warp} * size_ + i] = value;
+    }
+  }
+
+ private:
+  const bool resident_;
+  const int size_;
+  const Shared<float> shared_;
+  float* global_ = nullptr;
+};
+
 class TableGradient {
  public:
-  // Zeroes this warp's copy, in shared memory if the plan wants it there.
-  __device__ TableGradient(const KernelParams& p, int worker, int head, float* shared, float* scratch)
-      : size_(p.table_size), center_(p.bias_center), scratch_(scratch) {
-    if (p.table_partials == nullptr) return;
-    const int warp = threadIdx.x / 32;
-    copies_ = p.plan.grads_resident ? shared
-                                    : p.table_scratch + (int64_t{worker} * p.num_heads + head) * p.plan.warps * size_;
-    mine_ = copies_ + int64_t{warp} * size_;
+  __device__ TableGradient(const KernelParams& p, int worker, int head, Shared<float> shared, Shared<float> scratch)
+      : wanted_(p.table_partials != nullptr),
+        size_(p.table_size),
+        center_(p.bias_center),
+        scratch_(scratch),
+        tables_(p, int64_t{worker} * p.num_heads + head, shared) {
+    if (!wanted_) return;
     total_ = p.table_partials + (int64_t{worker} * p.num_heads + head) * size_;
-    for (int i = threadIdx.x % 32; i < size_; i += 32) mine_[i] = 0;
+    for (int i = threadIdx.x % 32; i < size_; i += 32) tables_.set(threadIdx.x / 32, i, 0);
     __syncwarp();
   }
 
   // Adds the gradient of 16 keys' scores with the `count`, at most 32, queries at `queries`. Row by row: one key has
   // another row of the table for every query of its group, so no two lanes meet.
-  __device__ void add(const Block (&d_scores)[2], const Entries& keys, const Entries& queries, int count) {
-    if (copies_ == nullptr) return;
+  __device__ void add(const Block (&d_scores)[2], const Entries& keys, const Entries& queries, int count) const {
+    if (!wanted_) return;
     const Lane lane;
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        float* to = tile(lane.row + i % 2 * 8) + 16 * b + 8 * (i / 2) + lane.column;
-        *reinterpret_cast<float2*>(to) = make_float2(d_scores[b][i / 2][i % 2 * 2], d_scores[b][i / 2][i % 2 * 2 + 1]);
+        const int to = at(lane.row + i % 2 * 8, 16 * b + 8 * (i / 2) + lane.column);
+        (scratch_ + to).as<float2>()[0] = make_float2(d_scores[b][i / 2][i % 2 * 2], d_scores[b][i / 2][i % 2 * 2 + 1]);
       }
     }
     __syncwarp();
@@ -41,30 +67,31 @@ class TableGradient {
     for (int row = 0; row < 16; ++row) {
       const int key_place = keys.place[row];
       if ((place | key_place) >= 0 && (bits & keys.key_bits[row]) != 0) {
-        mine_[place - key_place + center_] += tile(row)[lane.index];
+        const int i = (place - key_place + center_) / 4, warp = threadIdx.x / 32;
+        tables_.set(warp, i, tables_.get(warp, i) + scratch_[at(row, lane.index)]);
       }
       __syncwarp();
     }
   }
 
-  // After a barrier: the copies of all warps, added in order.
+  // After a barrier: the sums of all warps, added in order.
   __device__ void finish(int warps) const {
-    if (copies_ == nullptr) return;
+    if (!wanted_) return;
     for (int i = threadIdx.x; i < size_; i += blockDim.x) {
       float sum = 0;
-      for (int warp = 0; warp < warps; ++warp) sum += copies_[int64_t{warp} * size_ + i];
+      for (int warp = 0; warp < warps; ++warp) sum += tables_.get(warp, i);
       total_[i] = sum;
     }
   }
 
  private:
-  __device__ float* tile(int row) const { return scratch_ + row * SharedLayout::kTransposeStride; }
+  __device__ static int at(int row, int column) { return row * SharedLayout::kTransposeStride + column; }
 
+  const bool wanted_;
   const int size_, center_;
-  float* const scratch_;
-  float* copies_ = nullptr;  // [warps, R]
-  float* mine_ = nullptr;    // [R]
-  float* total_ = nullptr;   // [R]
+  const Shared<float> scratch_;
+  const WarpTables tables_;
+  float* total_ = nullptr;  // [R]
 };
 
 }  // namespace vtfast::cuda
