@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
+from target import DEVICE
 from torch import Tensor, nn
 
 from benchmarks import upstream
@@ -33,7 +34,7 @@ def torchvision_video() -> ModuleType:
 def torchvision_swin(name: str = "swin3d_t", seed: int = 0) -> nn.Module:
     """A Video Swin of torchvision in evaluation mode, every parameter drawn so that it matters."""
     model: nn.Module = getattr(torchvision_video(), name)()
-    return randomise(model, seed).eval()
+    return randomise(model, seed).eval().to(DEVICE)
 
 
 # Four stages of one or two narrow blocks: every branch of the architecture in a fraction of a second.
@@ -48,7 +49,7 @@ SMALL_SWIN: dict[str, Any] = {
 
 def small_swin(**config: Any) -> VideoSwin:
     """A small Video Swin in evaluation mode, every parameter drawn so that it matters."""
-    return randomise(VideoSwin(**(SMALL_SWIN | config)), seed=0).eval()
+    return randomise(VideoSwin(**(SMALL_SWIN | config)), seed=0).eval().to(DEVICE)
 
 
 def small_torchvision_swin(num_classes: int = SMALL_SWIN["num_classes"]) -> nn.Module:
@@ -61,7 +62,7 @@ def small_torchvision_swin(num_classes: int = SMALL_SWIN["num_classes"]) -> nn.M
         window_size=list(SMALL_SWIN["window"]),
         num_classes=num_classes,
     )
-    return randomise(model, seed=1).eval()
+    return randomise(model, seed=1).eval().to(DEVICE)
 
 
 def randomise(model: Model, seed: int) -> Model:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from oracles import small_swin, small_torchvision_swin, torchvision_swin
+from target import DEVICE
 from torch import Tensor, nn
 
 from vtfast.checkpoints import load_checkpoint
@@ -14,7 +15,7 @@ from vtfast.models import VideoSwin, create_model
 def pair(name: str | None = None) -> tuple[VideoSwin, nn.Module]:
     """A model of ours and torchvision's, with the same weights, in evaluation mode."""
     oracle = torchvision_swin(name) if name else small_torchvision_swin()
-    model = create_model(name).eval() if name else small_swin()
+    model = create_model(name).eval().to(DEVICE) if name else small_swin()
     load_checkpoint(model, oracle.state_dict())
     return model, oracle
 
@@ -30,10 +31,11 @@ def gradients(model: nn.Module, clip: Tensor, weights: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad((model(clip) * weights).sum(), [clip, *model.parameters()]))
 
 
+@pytest.mark.every_device
 @pytest.mark.parametrize("size", [(1, 1, 32, 32), (1, 5, 90, 130)], ids=str)
 def test_same_logits_as_torchvision(size: tuple[int, ...], swin3d_t: tuple[VideoSwin, nn.Module]) -> None:
     model, oracle = swin3d_t
-    clip = torch.randn(size[0], 3, *size[1:])
+    clip = torch.randn(size[0], 3, *size[1:], device=DEVICE)
     with torch.inference_mode():
         exact = copy.deepcopy(oracle).double()(clip.double())
         error, oracle_error = ((m(clip) - exact).abs().max() for m in (model, oracle))

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 from oracles import small_swin
+from target import DEVICE
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
+
+pytestmark = pytest.mark.every_device
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +20,7 @@ def fresh_compiler() -> Iterator[None]:
 
 
 def clip(batch: int, *size: int) -> Tensor:
-    return torch.randn(batch, 3, *size)
+    return torch.randn(batch, 3, *size, device=DEVICE)
 
 
 @pytest.mark.requires_native
@@ -35,7 +38,7 @@ def test_compiled_gradients() -> None:
     model = small_swin(depths=(1,), num_heads=(2,))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     sample = clip(2, 10, 32, 40)
-    weights = torch.randn(2, 7)
+    weights = torch.randn(2, 7, device=DEVICE)
     expected = torch.autograd.grad((model(sample) * weights).sum(), list(model.parameters()))
     gradients = torch.autograd.grad((compiled(sample) * weights).sum(), list(model.parameters()))
     torch.testing.assert_close(gradients, expected)
