@@ -52,7 +52,8 @@ inline const Device& device_of(const torch::stable::Tensor& tensor) {
 // The stream (a cudaStream_t) that torch works on now, on the tensor's device.
 inline void* current_stream(const torch::stable::Tensor& tensor) {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
+                  "torch has no current CUDA stream");
   return stream;
 }
 
