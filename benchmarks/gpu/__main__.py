@@ -22,7 +22,6 @@ from benchmarks.gpu.stages import Outcome, Stage, run_stages
 _ROOT = Path(__file__).parents[2]
 _LOG_CHARACTERS = 500_000  # of each, the last ones
 _LOG_CHARACTERS = 500_000  # of each, the last ones
-_FILES = ("report.md", "results.json", "roofline.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     scratch: Path = args.scratch.resolve()
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    (scratch / "report").mkdir(parents=True)
     os.chdir(_ROOT)
     _set_environment(scratch)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -42,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             (scratch / "stages.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes]))
     finally:
         results = report.gather(scratch)
+        report.write(scratch, scratch / "report")
         folder = _publish(args, scratch, results["device"]["name"])
         print(f"\n{report.summary(results)}\nwritten to {folder}", flush=True)
     return 0 if all(outcome.status in ("ok", "skipped") for outcome in outcomes) else 1
@@ -58,9 +58,9 @@ def plan(args: argparse.Namespace, scratch: Path) -> list[list[Stage]]:
     def jobs(module: str, limit: float, warm: bool = False) -> Stage:
         name = f"{module}-warm" if warm else module
         flags = ["--output", scratch / f"{name}.jsonl", "--device", device, "--seconds", "{seconds}", *quick]
-        return stage(name, module, *flags, *["--warm"] * warm, limit=limit, elastic=not warm)
+        return stage(name, module, *flags, *["--warm"] * warm, limit=limit, elastic=not warm, needs=("probe",))
 
-    built = {"needs": ("build",)}
+    built = {"needs": ("probe", "build")}
     groups = [
         [stage("probe", "probe", device, scratch / "probe.json", limit=20)],
         [stage("build", "build", limit=110)],
@@ -74,7 +74,7 @@ def plan(args: argparse.Namespace, scratch: Path) -> list[list[Stage]]:
         [jobs("ceilings", 20)],
         [jobs("models", 90)],
         [jobs("attention", 150)],
-        [stage("report", "report", scratch, scratch / "report", limit=20)],
+        [stage("roofline", "roofline", scratch, scratch / "report" / report.PICTURE, limit=20)],
     ]
     left = [[stage for stage in group if stage.name not in args.skip] for group in groups]
     return [group for group in left if group]
@@ -101,12 +101,13 @@ def _set_environment(scratch: Path) -> None:
 def _publish(args: argparse.Namespace, scratch: Path, device: str) -> Path:
     """Copies the report to where it belongs, and with all logs in one file to --output."""
     made = scratch / "report"
-    folder = made if args.device == "cpu" else _ROOT / "benchmarks" / "results" / slug(device)
+    folder = (
+        made if args.device == "cpu" or device == report.UNKNOWN else _ROOT / "benchmarks" / "results" / slug(device)
+    )
     for target in {folder, args.output} - {None, made}:
         target.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            if (made / name).exists():
-                shutil.copy(made / name, target / name)
+        for path in made.iterdir():
+            shutil.copy(path, target / path.name)
     if args.output is not None:
         logs = {path.name: path.read_text(errors="replace") for path in sorted(scratch.glob("*.log"))}
         joined = "\n".join(f"==== {name}\n{text[-_LOG_CHARACTERS:]}" for name, text in logs.items())

@@ -40,8 +40,9 @@ class EventMeter(Meter):
     def extra_bytes(self, run: Callable[[], Any]) -> int | None:
         kept: list[Any] = []
         peak = peak_memory(lambda: kept.append(run()), torch.device("cuda"))
-        storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tree_leaves(kept)}
-        return None if peak is None else max(0, peak - sum(storages.values()))
+        storages = [x.untyped_storage() for x in tree_leaves(kept) if isinstance(x, torch.Tensor)]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        return None if peak is None else max(0, peak - sum(sizes.values()))
 
 
 def meter_for(device: str, head_start: float = 0.0) -> Meter:

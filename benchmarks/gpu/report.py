@@ -1,7 +1,6 @@
-"""The report of a run, from what its stages left behind: `python -m benchmarks.gpu.report SCRATCH FOLDER`."""
+"""The report of a run, from what its stages left behind."""
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,13 @@ from typing import Any
 from benchmarks.gpu.correctness import summary as tests_summary
 from benchmarks.gpu.figures import Figures, ceilings_of, over_best_peer, targets, teraflops
 from benchmarks.gpu.jobs import read
-from benchmarks.gpu.roofline import draw
 from benchmarks.report import cell
 
+PICTURE = "roofline.png"
+UNKNOWN = "unknown device"
+
 _UNITS = {"copy": (1e9, "GB/s"), "exp": (1e12, "T exp/s")}
+_NOTE = 120  # characters of why a stage is not ok
 _GEMM_UNIT = (1e12, "TFLOP/s")
 
 _HOW = (
@@ -36,7 +38,7 @@ def gather(scratch: Path) -> dict[str, Any]:
         return json.loads(path.read_text()) if path.exists() else default
 
     return {
-        "device": load("probe.json", {"name": "unknown"}),
+        "device": load("probe.json", {"name": UNKNOWN}),
         "stages": load("stages.json", []),
         "tests": tests_summary(scratch / "tests.jsonl"),
         "ceilings": read(scratch / "ceilings.jsonl"),
@@ -62,13 +64,14 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def markdown(results: dict[str, Any]) -> str:
+def markdown(results: dict[str, Any], picture: str | None = None) -> str:
     """The whole report."""
     figures, device = figures_of(results), results["device"]
     facts = ", ".join(f"{name} {value}" for name, value in device.items() if name != "name")
     by_kind = {kind: [f for f in figures if f.facts.get("kind") == kind] for kind in _KINDS}
     parts = [f"# {device['name']}", "Written by `make gpu`.", f"{facts}.", "## Targets", _table(_targets(figures))]
-    parts += ["![Roofline](roofline.png)", "## Stages", _table(_stages(results)), "## Tests", *_tests(results)]
+    parts += [f"![Roofline]({picture})"] if picture else []
+    parts += ["## Stages", _table(_stages(results)), "## Tests", *_tests(results)]
     parts += ["## Ceilings", _table([["", "measured"], *map(list, _ceilings(results))]), "## Figures", _HOW]
     for kind, title in _KINDS.items():
         parts += [f"### {title}", _table(_rates(by_kind[kind]))] if by_kind[kind] else []
@@ -86,7 +89,10 @@ _KINDS = {
 
 
 def _stages(results: dict[str, Any]) -> list[list[str]]:
-    rows = [[stage["stage"], stage["status"], f"{stage['seconds']:.0f}", stage["note"]] for stage in results["stages"]]
+    rows = [
+        [stage["stage"], stage["status"], f"{stage['seconds']:.0f}", stage["note"][:_NOTE]]
+        for stage in results["stages"]
+    ]
     return [["stage", "", "s", ""], *rows]
 
 
@@ -168,13 +174,7 @@ def _last_line(text: str) -> str:
 
 
 def write(scratch: Path, folder: Path) -> None:
-    """report.md, results.json, and roofline.png if it can be drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """report.md and results.json, beside the picture if there is one."""
     results = gather(scratch)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "report.md").write_text(markdown(results))
-    draw(figures_of(results), ceilings_of(results["ceilings"]), results["device"]["name"], folder / "roofline.png")
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]))
+    (folder / "report.md").write_text(markdown(results, PICTURE if (folder / PICTURE).exists() else None))

@@ -1,11 +1,16 @@
-"""The roofline: what was reached against what the device can do, forward and forward + backward side by side."""
+"""The roofline: what was reached against what the device can do, forward and forward + backward side by side.
 
+`python -m benchmarks.gpu.roofline SCRATCH PICTURE`.
+"""
+
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.gpu.attention import BOTH, FORWARD
 from benchmarks.gpu.ceilings import COPY, EXP
-from benchmarks.gpu.figures import Figures
+from benchmarks.gpu.figures import Figures, ceilings_of
+from benchmarks.gpu.report import figures_of, gather
 
 # Okabe and Ito's colours, which differ for colour-blind readers too, and in grey by marker.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -43,13 +48,12 @@ def draw(figures: Sequence[Figures], ceilings: Mapping[str, float], device: str,
 
 def _ceilings(panel: "matplotlib.axes.Axes", ceilings: Mapping[str, float], mode: str) -> None:  # noqa: F821
     """The slope of the copy, and flat lines for products and exponentials."""
-    intensity = [2**exponent for exponent in range(11)]
     gemm, copy, exp = ceilings.get("GEMM bfloat16"), ceilings.get(COPY), ceilings.get(EXP)
     if gemm:
         panel.axhline(gemm / 1e12, color="black", linestyle="--", label="GEMM, measured")
     if copy:
-        rates = [min(x * copy, gemm or float("inf")) / 1e12 for x in intensity]
-        panel.plot(intensity, rates, color="black", label="copy bandwidth, measured")
+        knee = gemm / copy if gemm else 1000
+        panel.plot([1, knee], [copy / 1e12, knee * copy / 1e12], color="black", label="copy bandwidth, measured")
     if exp:
         # A score costs 4 FLOP a channel and one exponential forward; with the backward 14 and two.
         flops = _HEAD_DIM * (4 if mode == FORWARD else 7)
@@ -67,3 +71,8 @@ def _points(panel: "matplotlib.axes.Axes", f: Figures, number: int) -> None:  # 
         if rate is not None:
             label = f.facts["shape"] if way == "vtfast" else None
             panel.plot(f.flops / f.fewest_bytes, rate / 1e12, markerfacecolor=face, label=label, **style)
+
+
+if __name__ == "__main__":
+    found = gather(Path(sys.argv[1]))
+    draw(figures_of(found), ceilings_of(found["ceilings"]), found["device"]["name"], Path(sys.argv[2]))

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import torch
 from benchmarks.gpu.attention import BOTH, FORWARD, core_job, fewest_bytes
 from benchmarks.gpu.figures import Figures, ceilings_of, targets
 from benchmarks.gpu.probe import slug
-from benchmarks.gpu.report import figures_of, gather, markdown, summary, write
+from benchmarks.gpu.report import PICTURE, figures_of, gather, markdown, summary, write
 from benchmarks.measure import Result, Timing
 from benchmarks.shapes import FILLING_TIME, FILLING_WINDOWS
 
@@ -117,12 +120,19 @@ class TestReport:
         assert "none ran" in summary(results)
         assert "not measured" in markdown(results)
 
-    def test_files(self, scratch, tmp_path):
+    def test_picture(self, scratch, tmp_path):
         pytest.importorskip("matplotlib")
-        write(scratch, tmp_path / "out")
-        assert json.loads((tmp_path / "out" / "results.json").read_text())["device"]["name"] == "Planted GPU"
-        assert (tmp_path / "out" / "report.md").read_text().startswith("# Planted GPU")
-        assert (tmp_path / "out" / "roofline.png").read_bytes().startswith(b"\x89PNG")
+        command = [sys.executable, "-m", "benchmarks.gpu.roofline", str(scratch), str(tmp_path / PICTURE)]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        assert (tmp_path / PICTURE).read_bytes().startswith(b"\x89PNG")
+        write(scratch, tmp_path)
+        assert f"({PICTURE})" in (tmp_path / "report.md").read_text()
+
+    def test_files_without_a_picture(self, scratch):
+        write(scratch, scratch)
+        assert json.loads((scratch / "results.json").read_text())["device"]["name"] == "Planted GPU"
+        assert (scratch / "report.md").read_text().startswith("# Planted GPU")
+        assert PICTURE not in (scratch / "report.md").read_text()
 
     def test_results_survive_json(self, scratch):
         (figures, lost) = figures_of(json.loads(json.dumps(gather(scratch))))
