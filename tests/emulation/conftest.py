@@ -1,9 +1,11 @@
-"""The build of the emulation, once a session, and how its sanitized libraries come into a process."""
+"""Builds of the emulation, each once a session, and how their sanitizers come into a process."""
 
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import ninja
@@ -14,33 +16,28 @@ ROOT = SOURCE.parents[1]
 
 
 @pytest.fixture(scope="session")
-def emulation_build() -> Path:
-    """Folder of `self_check` and `_kernels_emulation.so`; only what changed since the last session is compiled."""
+def build() -> Callable[[str], Path]:
+    """Given a sanitizer, "address" or "thread": the folder of `self_check` and `_kernels_emulation.so`."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the emulation switches stacks on x86-64 only")
-    build = ROOT / "build" / "emulation"
+    return cache(_build)
+
+
+def _build(sanitizer: str) -> Path:
+    """Outlives the session, so that the next one compiles only what changed."""
+    folder = ROOT / "build" / f"emulation-{sanitizer}"
     definitions = {
         "CMAKE_CXX_COMPILER": "g++",
         "CMAKE_MAKE_PROGRAM": Path(ninja.BIN_DIR) / "ninja",
         "Python_EXECUTABLE": sys.executable,
+        "VTFAST_EMULATION_SANITIZER": sanitizer,
     }
     options = [f"-D{name}={value}" for name, value in definitions.items()]
-    run("cmake", "-G", "Ninja", "-S", SOURCE, "-B", build, *options)
-    run("cmake", "--build", build, "--parallel", os.environ.get("MAX_JOBS", str(os.cpu_count())))
-    return build
+    _run("cmake", "-G", "Ninja", "-S", SOURCE, "-B", folder, *options)
+    _run("cmake", "--build", folder, "--parallel", os.environ.get("MAX_JOBS", str(os.cpu_count())))
+    return folder
 
 
-def run(*command: str | Path) -> None:
+def _run(*command: str | Path) -> None:
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert result.returncode == 0, result.stdout
-
-
-@pytest.fixture(scope="session")
-def sanitizer_environment() -> dict[str, str]:
-    """What a process needs whose main program does not link the address sanitizer, but a library of which does."""
-    # The sanitizer looks for C++'s `throw` when it starts, so its library has to be there by then.
-    libraries = [
-        subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
-        for name in ("libasan.so", "libstdc++.so.6")
-    ]
-    return {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent
 CUDA = SOURCE.parents[1] / "csrc" / "cuda"
 SEEDS = range(1, 6)
+Build = Callable[[str], Path]
 
 CORRECT = [
     "bf16_rounding",
@@ -58,35 +60,49 @@ MISTAKES = {
 }
 
 
-def run(build: Path, *arguments: str, seed: int = 1) -> subprocess.CompletedProcess[str]:
+# What the thread sanitizer calls a race, whether or not an order shows it.
+RACES = ["no_barrier", "no_barrier_before_overwriting", "no_warp_barrier", "shuffle_instead_of_barrier"]
+
+
+def run(folder: Path, *arguments: str, seed: int = 1) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "VTFAST_EMULATION_SEED": str(seed)}
-    command = [build / "self_check", *arguments]
+    command = [folder / "self_check", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_every_case_is_run(emulation_build: Path) -> None:
-    assert sorted(run(emulation_build).stdout.split()) == sorted([*CORRECT, *HARMLESS, *MISTAKES])
+def test_every_case_is_run(build: Build) -> None:
+    cases = {*CORRECT, *HARMLESS, *MISTAKES, *RACES}
+    assert sorted(run(build("address")).stdout.split()) == sorted(cases)
 
 
 @pytest.mark.parametrize("name", CORRECT)
-def test_instructions(name: str, emulation_build: Path) -> None:
-    result = run(emulation_build, name)
+def test_instructions(name: str, build: Build) -> None:
+    result = run(build("address"), name)
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
 @pytest.mark.parametrize("name", HARMLESS)
-def test_kernels_that_keep_the_rules(name: str, emulation_build: Path) -> None:
+def test_kernels_that_keep_the_rules(name: str, sanitizer: str, build: Build) -> None:
     for seed in SEEDS:
-        result = run(emulation_build, name, seed=seed)
+        result = run(build(sanitizer), name, seed=seed)
         assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_found_in_every_order(name: str, emulation_build: Path) -> None:
+def test_mistakes_are_found_in_every_order(name: str, build: Build) -> None:
     for seed in SEEDS:
-        result = run(emulation_build, name, seed=seed)
+        result = run(build("address"), name, seed=seed)
         assert result.returncode != 0
         assert re.search(MISTAKES[name], result.stderr), result.stderr
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_races_are_found_in_every_order(name: str, build: Build) -> None:
+    for seed in SEEDS:
+        result = run(build("thread"), name, seed=seed)
+        assert result.returncode != 0
+        assert "ThreadSanitizer: data race" in result.stderr
 
 
 @pytest.mark.parametrize(("header", "name"), [("launch.cuh", "launch"), ("ptx.cuh", "")])

@@ -1,8 +1,9 @@
-"""The tests of the operations on the emulated CUDA kernels, under the address sanitizer, in processes of their own."""
+"""The tests of the operations on the emulated CUDA kernels, each run a process of its own under a sanitizer."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,21 +11,35 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("arch", "seed"), [(80, 1), (90, 2)])
-def test_operations(arch: int, seed: int, emulation_build: Path, sanitizer_environment: dict[str, str]) -> None:
+def environment(sanitizer: str, folder: Path, log: Path) -> dict[str, str]:
+    """Of a Python, which has no sanitizer itself, that loads the library in `folder`, which has."""
+    # A sanitizer looks for C++'s `throw` when it starts, so the library of that has to be there by then.
+    runtimes = {"address": "libasan.so", "thread": "libtsan.so"}
+    libraries = [
+        subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
+        for name in (runtimes[sanitizer], "libstdc++.so.6")
+    ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("VTFAST_")}
-    environment = {
+    return {
         **clean,
-        **sanitizer_environment,
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={log}",
+        "TSAN_OPTIONS": f"ignore_noninstrumented_modules=1:log_path={log}",
         "ATEN_CPU_CAPABILITY": "default",
         "PYTHONPATH": str(ROOT / "tests"),
-        "VTFAST_EMULATION_LIBRARY": str(emulation_build / "_kernels_emulation.so"),
-        "VTFAST_EMULATION_ARCH": str(arch),
-        "VTFAST_EMULATION_SEED": str(seed),
+        "VTFAST_EMULATION_LIBRARY": str(folder / "_kernels_emulation.so"),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sanitizer", "arch", "seed"), [("address", 90, 1), ("thread", 80, 2)])
+def test_operations(sanitizer: str, arch: int, seed: int, build: Callable[[str], Path], tmp_path: Path) -> None:
+    variables = environment(sanitizer, build(sanitizer), tmp_path / "report")
+    variables |= {"VTFAST_EMULATION_ARCH": str(arch), "VTFAST_EMULATION_SEED": str(seed)}
     command = [sys.executable, "-m", "pytest", "-p", "emulation.plugin", "--device", "emulation", "-q", "tests/ops"]
     result = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
+    reports = [report.read_text() for report in tmp_path.glob("report*")]
+    assert not reports, reports[0]
     assert result.returncode == 0, result.stdout

@@ -50,6 +50,15 @@ __global__ void pass_on_in_warp(__grid_constant__ const Params params) {
   params.out[thread] = shared[thread ^ 1];
 }
 
+// On a GPU a shuffle brings lanes together, but orders no accesses to memory; no order of lanes shows that here.
+__global__ void shuffle_instead_of_barrier(__grid_constant__ const Params params) {
+  auto* shared = reinterpret_cast<float*>(ptx::shared_memory());
+  const unsigned thread = threadIdx.x;
+  shared[thread] = params.in[thread];
+  __shfl_sync(0xffffffff, 0, 0);
+  params.out[thread] = shared[thread ^ 1];
+}
+
 // Two groups of copies; only the wait for both makes the second one visible.
 template <int kPending>
 __global__ void copy_async(__grid_constant__ const Params params) {
@@ -165,6 +174,7 @@ std::vector<Case> planted_mistakes() {
       {"no_barrier_before_overwriting", [] { run<pass_on_twice<false>>(32, kFloats); }},
       {"warp_barrier", [] { run<pass_on_in_warp<true>>(1, kFloats); }},
       {"no_warp_barrier", [] { run<pass_on_in_warp<false>>(1, kFloats); }},
+      {"shuffle_instead_of_barrier", [] { run<shuffle_instead_of_barrier>(1, kFloats); }},
       {"copy_async", [] { run<copy_async<0>>(0, 8 * kFloats); }},
       {"copy_async_not_waited_for", [] { run<copy_async<1>>(0, 8 * kFloats); }},
       {"shared_read", [] { run<read_shared<0>>(-1, kFloats); }},
