@@ -64,8 +64,8 @@ MISTAKES = {
 RACES = ["no_barrier", "no_barrier_before_overwriting", "no_warp_barrier", "shuffle_instead_of_barrier"]
 
 
-def run(folder: Path, *arguments: str, seed: int = 1) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "VTFAST_EMULATION_SEED": str(seed)}
+def run(folder: Path, *arguments: str, seed: int = 1, arch: int = 90) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "VTFAST_EMULATION_SEED": str(seed), "VTFAST_EMULATION_ARCH": str(arch)}
     command = [folder / "self_check", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -95,6 +95,12 @@ def test_mistakes_are_found_in_every_order(name: str, build: Build) -> None:
         result = run(build("address"), name, seed=seed)
         assert result.returncode != 0
         assert re.search(MISTAKES[name], result.stderr), result.stderr
+
+
+def test_shared_memory_is_that_of_the_architecture(build: Build) -> None:
+    result = run(build("address"), "launch", arch=80)
+    assert result.returncode != 0
+    assert "232448 bytes of shared memory; a block may have 166912" in result.stderr
 
 
 @pytest.mark.parametrize("name", RACES)

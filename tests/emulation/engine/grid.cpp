@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cuda_builtins.h"
+#include "engine/arch.h"
 #include "engine/fiber.h"
 #include "engine/sanitizer.h"
 #include "engine/shuffler.h"
@@ -156,9 +157,10 @@ void check_layout(const GridLayout& layout) {
     throw std::invalid_argument("emulation: a block of " + std::to_string(layout.threads) +
                                 " threads; whole warps and at most 1024 threads are wanted");
   }
-  if (layout.shared_bytes > kMaxSharedBytes) {
+  const size_t most = max_shared_bytes(emulated_arch());
+  if (layout.shared_bytes > most) {
     throw std::invalid_argument("emulation: " + std::to_string(layout.shared_bytes) +
-                                " bytes of shared memory; a block may have " + std::to_string(kMaxSharedBytes));
+                                " bytes of shared memory; a block may have " + std::to_string(most));
   }
 }
 

@@ -13,7 +13,6 @@
 namespace vtfast::emulation {
 
 constexpr int kWarpSize = 32;
-constexpr size_t kMaxSharedBytes = 227 * 1024;
 constexpr int kMaxThreads = 1024;
 constexpr std::byte kPoison{0xff};  // NaN as float, bfloat16 and float16
 

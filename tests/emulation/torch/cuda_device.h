@@ -4,9 +4,9 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
-#include <cstdlib>
 
 #include "cuda/launch_plan.h"
+#include "engine/arch.h"
 
 #define VTFAST_CUDA_DISPATCH_KEY CPU
 
@@ -21,8 +21,7 @@ inline bool on_device(const torch::stable::Tensor& tensor) { return tensor.is_cp
 
 // Few multiprocessors, so that a block has more than one item also where tensors are small.
 inline Device small_device() {
-  const char* arch = std::getenv("VTFAST_EMULATION_ARCH");
-  Device device = Device::of_arch(arch ? std::atoi(arch) : 90);
+  Device device = Device::of_arch(emulation::emulated_arch());
   device.num_sms = 4;
   return device;
 }
