@@ -43,6 +43,7 @@ template <class T, int D>
 class Backward {
  public:
   static constexpr int kRowBytes = SharedRow<T, D>::kBytes;
+  static constexpr int kBlocks = D <= 96 ? 2 : 1;  // of 16 queries, whose scores a warp of keys holds at once
 
   __device__ explicit Backward(const KernelParams& p)
       : p_(p),
@@ -87,6 +88,7 @@ class Backward {
     const Shared<char> v = pipeline_.columns(step, 1) + tile.unit_row * kRowBytes;
     const Shared<float> lse = pipeline_.stats(step, 0) + tile.row + Lane().row;
     const float origin[2] = {lse[0] * kLog2e, lse[8] * kLog2e};
+#pragma unroll 1
     for (int at = 0; at < tile.count; at += 16) {
       Block weights, d_weights;
       multiply(weights, rows.first, k + at * kRowBytes);
@@ -157,10 +159,11 @@ class Backward {
     const Shared<char> grad_out = query_operand(1) + tile.unit_row * kRowBytes;
     const Shared<float> lse = pipeline_.stats(step, 0) + tile.unit_row;
     const Shared<float> delta = pipeline_.stats(step, 1) + tile.unit_row;
-    for (int first = 0; first < tile.count; first += 32) {
-      Block d_scores[2];
+#pragma unroll 1
+    for (int first = 0; first < tile.count; first += 16 * kBlocks) {
+      Block d_scores[kBlocks];
 #pragma unroll
-      for (int b = 0; b < 2; ++b) {
+      for (int b = 0; b < kBlocks; ++b) {
         const int at = first + 16 * b;
         if (at >= tile.count) continue;
         multiply(d_scores[b], rows.first, q + at * kRowBytes);
@@ -263,7 +266,8 @@ class Backward {
 };
 
 template <class T, int D>
-__global__ void __launch_bounds__(32 * kMaxWarps, blocks_by_registers(Pass::kBackward, D))
+__global__ void __launch_bounds__(32 * LaunchBounds::of(Pass::kBackward, D, sizeof(T)).warps,
+                                  LaunchBounds::of(Pass::kBackward, D, sizeof(T)).blocks)
     backward_kernel(const __grid_constant__ KernelParams p) {
   Backward<T, D>(p).run();
 }

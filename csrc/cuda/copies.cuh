@@ -40,6 +40,7 @@ template <class T, int D>
 __device__ inline void load_rows(const KernelParams& p, Operand operand, int head, Shared<int> rows, int count,
                                  Shared<char> shared) {
   using Row = SharedRow<T, D>;
+#pragma unroll 1
   for (int i = threadIdx.x; i < count * Row::kVectors; i += blockDim.x) {
     const int row = i / Row::kVectors, vector = i % Row::kVectors;
     const T* from = source<T>(p, operand, rows[row], head);
@@ -100,6 +101,7 @@ __device__ inline void store_rows(const float (&tile)[D / 8][4], const float (&f
     }
   }
   __syncwarp();
+#pragma unroll 1
   for (int i = lane.index; i < 16 * Row::kVectors; i += 32) {
     const int row = i / Row::kVectors, vector = i % Row::kVectors;
     T* to = destination(row);

@@ -169,7 +169,8 @@ class Forward {
 };
 
 template <class T, int D>
-__global__ void __launch_bounds__(32 * kMaxWarps, blocks_by_registers(Pass::kForward, D))
+__global__ void __launch_bounds__(32 * LaunchBounds::of(Pass::kForward, D, sizeof(T)).warps,
+                                  LaunchBounds::of(Pass::kForward, D, sizeof(T)).blocks)
     forward_kernel(const __grid_constant__ KernelParams p) {
   Forward<T, D>(p).run();
 }

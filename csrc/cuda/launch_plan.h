@@ -42,13 +42,18 @@ struct LaunchPlan {
 
 enum class Pass : int { kForward, kBackward };
 
-inline constexpr int kMaxWarps = 8;
 inline constexpr int kMaxGroupsPerUnit = 3;  // whose visibility 9 bits each tell, see entries.cuh
 
-// Blocks of kMaxWarps that the registers of a multiprocessor hold, by the kernels' launch bounds.
-VTFAST_HOST_DEVICE constexpr int blocks_by_registers(Pass pass, int padded_dim) {
-  return padded_dim <= (pass == Pass::kForward ? 64 : 32) ? 2 : 1;
-}
+// Launch bounds of a kernel: they settle how many registers a thread may have.
+struct LaunchBounds {
+  int warps;   // of a block, at most
+  int blocks;  // of that size that a multiprocessor holds at least
+
+  VTFAST_HOST_DEVICE static constexpr LaunchBounds of(Pass pass, int padded_dim, int element_size) {
+    const int row_bytes = padded_dim * element_size * (pass == Pass::kBackward ? 2 : 1);
+    return row_bytes <= 64 ? LaunchBounds{8, 2} : row_bytes <= 128 ? LaunchBounds{6, 2} : LaunchBounds{8, 1};
+  }
+};
 
 inline int element_size(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
 

@@ -114,6 +114,7 @@ class Pipeline {
   __device__ void describe(const Step& step) const {
     if (p_.plan.whole()) {
       const Entries entries = row_entries(step);
+#pragma unroll 1
       for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
         describe_entry(p_, step.unit + i / p_.unit_rows, i % p_.unit_rows, entries, i);
       }
@@ -121,31 +122,36 @@ class Pipeline {
     }
     if (step.chunk == 0) {
       const Entries entries = row_entries(step);
+#pragma unroll 1
       for (int i = threadIdx.x; i < p_.layout.rows; i += blockDim.x) {
         describe_entry(p_, step.unit, step.first_row + i, entries, i);
       }
     }
     const Entries entries = column_entries(step);
+#pragma unroll 1
     for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
       describe_entry(p_, step.unit, step.chunk * p_.plan.chunk + i, entries, i);
     }
   }
 
+  __device__ static Operand of_queries(int i) { return i == 0 ? Operand::kQuery : Operand::kGradOut; }
+  __device__ static Operand of_keys(int i) { return i == 0 ? Operand::kKey : Operand::kValue; }
+
   __device__ void load(const Step& step) const {
-    const Operand queries[2] = {Operand::kQuery, Operand::kGradOut};
-    const Operand keys[2] = {Operand::kKey, Operand::kValue};
     if (step.chunk == 0) {
       const Shared<int> entries = row_entries(step).row;
+#pragma unroll 1
       for (int i = 0; i < kRowOperands; ++i) {
-        const Operand operand = queries_are_rows() ? queries[i] : keys[i];
-        load_rows<T, D>(p_, operand, head, entries, p_.layout.rows, rows(step, i));
+        load_rows<T, D>(p_, queries_are_rows() ? of_queries(i) : of_keys(i), head, entries, p_.layout.rows,
+                        rows(step, i));
       }
       if (kBackward && queries_are_rows()) load_stats(step, entries, p_.layout.rows, step.first_row);
     }
     const Shared<int> entries = column_entries(step).row;
+#pragma unroll 1
     for (int i = 0; i < 2; ++i) {
-      const Operand operand = queries_are_rows() ? keys[i] : queries[i];
-      load_rows<T, D>(p_, operand, head, entries, p_.layout.columns, columns(step, i));
+      load_rows<T, D>(p_, queries_are_rows() ? of_keys(i) : of_queries(i), head, entries, p_.layout.columns,
+                      columns(step, i));
     }
     if (kBackward && !queries_are_rows()) load_stats(step, entries, p_.layout.columns, step.chunk * p_.plan.chunk);
     ptx::cp_async_commit();
@@ -153,9 +159,11 @@ class Pipeline {
 
   __device__ void load_stats(const Step& step, Shared<int> rows, int count, int first) const {
     const int last = queries_are_rows() ? 1 : 2;
+#pragma unroll 1
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
       const int unit = step.unit + (p_.plan.whole() ? i / p_.unit_rows : 0);
       const int entry = p_.plan.whole() ? i % p_.unit_rows : first + i;
+#pragma unroll 1
       for (int which = 0; which < last; ++which) {
         const Shared<float> to = stats(step, which) + i;
         const float* from = statistic(p_, which == 0 ? p_.lse : p_.delta, which == 0 ? p_.prefix_lse : p_.prefix_delta,

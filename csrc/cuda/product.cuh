@@ -146,7 +146,7 @@ __device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows
 #pragma unroll
     for (int i = 0; i < 4; ++i) scores[n][i] = 0;
   }
-#pragma unroll 2
+#pragma unroll 1
   for (int k = 0; k < D / 4; ++k) {
     const float4 a[2] = {rows.vector(lane.row, k), rows.vector(lane.row + 8, k)};
 #pragma unroll
@@ -165,15 +165,18 @@ __device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows
 template <int kTiles>
 __device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>& weights, Shared<char> columns) {
   const Lane lane;
+  [[maybe_unused]] constexpr int kUnroll = kTiles < 12 ? 4 : 1;  // as far as there are registers for it
 #pragma unroll 1
   for (int quarter = 0; quarter < 4; ++quarter) {
     const int owner = lane.index / 4 * 4 + quarter;
-#pragma unroll
+#pragma unroll kUnroll
     for (int i = 0; i < 4; ++i) {
-      const float (&held)[4] = weights.values[i / 2];
+      const Block& w = weights.values;
       const int column = i / 2 * 8 + quarter * 2 + i % 2;
-      const float upper = __shfl_sync(0xffffffffu, held[i % 2], owner);
-      const float lower = __shfl_sync(0xffffffffu, held[i % 2 + 2], owner);
+      const float held_upper = i == 0 ? w[0][0] : i == 1 ? w[0][1] : i == 2 ? w[1][0] : w[1][1];
+      const float held_lower = i == 0 ? w[0][2] : i == 1 ? w[0][3] : i == 2 ? w[1][2] : w[1][3];
+      const float upper = __shfl_sync(0xffffffffu, held_upper, owner);
+      const float lower = __shfl_sync(0xffffffffu, held_lower, owner);
 #pragma unroll
       for (int d = 0; d < kTiles; ++d) {
         const int offset = SharedRow<float, 8 * kTiles>::offset(column, 2 * d + lane.column / 4);

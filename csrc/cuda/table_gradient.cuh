@@ -47,13 +47,14 @@ class TableGradient {
     __syncwarp();
   }
 
-  // Adds the gradient of 16 keys' scores with the `count`, at most 32, queries at `queries`. Row by row: one key has
-  // another row of the table for every query of its group, so no two lanes meet.
-  __device__ void add(const Block (&d_scores)[2], const Entries& keys, const Entries& queries, int count) const {
+  // Adds the gradient of 16 keys' scores with the `count`, at most 16 * kBlocks, queries at `queries`. Row by row: one
+  // key has another row of the table for every query of its group, so no two lanes meet.
+  template <int kBlocks>
+  __device__ void add(const Block (&d_scores)[kBlocks], const Entries& keys, const Entries& queries, int count) const {
     if (!wanted_) return;
     const Lane lane;
 #pragma unroll
-    for (int b = 0; b < 2; ++b) {
+    for (int b = 0; b < kBlocks; ++b) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int to = at(lane.row + i % 2 * 8, 16 * b + 8 * (i / 2) + lane.column);
@@ -61,7 +62,7 @@ class TableGradient {
       }
     }
     __syncwarp();
-    const bool exists = lane.index < count;
+    const bool exists = lane.index < count && lane.index < 16 * kBlocks;
     const int place = exists ? queries.place[lane.index] : -1;
     const unsigned bits = exists ? queries.query_bits[lane.index] : 0;
     for (int row = 0; row < 16; ++row) {
