@@ -31,18 +31,16 @@ int even_warps(int64_t tiles, int most) { return static_cast<int>(ceil_div(tiles
 // One way to lay out a launch; candidates are tried from the most wanted to the one that always fits.
 struct Candidate {
   bool whole;
-  bool few_warps;
-  int chunk;  // columns, 0 for all
+  int most_warps;  // or as many as the launch bounds allow
+  int chunk;       // columns, 0 for all
   bool grads_resident;
   bool table_resident;
 };
 
-constexpr int kFewWarps = 4;
 constexpr Candidate kCandidates[] = {
-    {true, false, 0, true, true},    {true, true, 0, true, true},     {false, false, 0, true, true},
-    {false, false, 128, true, true}, {false, true, 128, true, true},  {false, false, 64, true, true},
-    {false, true, 64, true, true},   {false, false, 64, false, true}, {false, false, 64, false, false},
-    {false, true, 32, false, false},
+    {true, 8, 0, true, true},     {true, 4, 0, true, true},     {false, 8, 0, true, true},  {false, 8, 128, true, true},
+    {false, 4, 128, true, true},  {false, 8, 64, true, true},   {false, 4, 64, true, true}, {false, 8, 64, false, true},
+    {false, 8, 64, false, false}, {false, 2, 32, false, false},
 };
 
 class Planner {
@@ -73,7 +71,7 @@ class Planner {
     plan.groups_per_unit = groups_per_unit_;
     plan.unit_rows = static_cast<int>(unit_rows_);
     plan.units = candidate.whole ? static_cast<int>(std::max<int64_t>(1, kWantedTiles / tiles)) : 1;
-    plan.warps = even_warps(tiles * plan.units, candidate.few_warps ? kFewWarps : bounds(plan).warps);
+    plan.warps = even_warps(tiles * plan.units, std::min(candidate.most_warps, bounds(plan).warps));
     plan.rows = candidate.whole ? plan.units * plan.unit_rows : kTile * plan.warps;
     plan.row_sets = static_cast<int>(candidate.whole ? 1 : ceil_div(unit_rows_, plan.rows));
     plan.chunk = candidate.chunk == 0 ? plan.unit_rows : std::min(candidate.chunk, plan.unit_rows);
