@@ -95,6 +95,7 @@ def _set_environment(scratch: Path) -> None:
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(scratch / "inductor")
     os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] = os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "1"
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # two processes compile while the tests run
     os.environ["TRITON_CACHE_DIR"] = str(scratch / "triton")
 
 

@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from benchmarks.gpu.jobs import Job, main, natively
 from benchmarks.measure import Case, Effort, Outputs, Way
@@ -57,11 +59,11 @@ def _ways(shape: ModelShape, work: str, names: Sequence[str], device: str) -> li
     ours = vtfast_model(shape.model, theirs)
     for model in (theirs, ours):
         model.to(device).train(work == TRAINING)
-    models = {
+    models: dict[str, nn.Module] = {
         "eager": theirs,
         "vtfast": ours,
-        "compile": torch.compile(theirs, dynamic=False),
-        "vtfast compiled": torch.compile(ours, dynamic=False),
+        "compile": _compiled(theirs),
+        "vtfast compiled": _compiled(ours),
     }
     clip, made = clip_of(shape).to(device), []
     for name in names:
@@ -72,6 +74,10 @@ def _ways(shape: ModelShape, work: str, names: Sequence[str], device: str) -> li
             way = forward_way(name, model, clip, autocast=True)
         made.append(natively(way) if name.startswith("vtfast") else way)
     return made
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(model, dynamic=False))
 
 
 def _reference(shape: ModelShape, work: str, device: str) -> Outputs:
@@ -86,7 +92,7 @@ def _reference(shape: ModelShape, work: str, device: str) -> Outputs:
     for clip, label in zip(clips.split(1), labels_of(clips), strict=True):
         logits.append(exact(clip))
         (F.cross_entropy(logits[-1], label[None]) / len(clips)).backward()
-    gradients = rename({name: parameter.grad for name, parameter in exact.named_parameters()})
+    gradients = rename({name: x.grad for name, x in exact.named_parameters() if x.grad is not None})
     return (torch.cat(logits).detach(), *(gradient for _, gradient in sorted(gradients.items())))
 
 

@@ -15,7 +15,7 @@ from benchmarks import environment
 
 def facts(device: str) -> dict[str, Any]:
     """What figures are taken on."""
-    found = {
+    found: dict[str, Any] = {
         "name": environment.processor(),
         "torch": torch.__version__,
         "python": sys.version.split()[0],

@@ -137,7 +137,7 @@ def _rates(figures: Sequence[Figures]) -> list[list[str]]:
             f.case, cell(f.judged) if f.judged else f.note, peer or "-", _number(over_best_peer(f), ".2f"),
             _number(f.over("eager"), ".2f"), _number(f.over("compile"), ".2f"), _number(rate and rate / 1e9, ".0f"),
             _number(f.share_of_copy(), ".0f"), _number(teraflops(f), ".0f"), limit[0] if limit else "-",
-            _number(share, ".0f"), _number(f.extra_mib(), ".1f"), _number(peer and f.extra_mib(peer), ".1f"),
+            _number(share, ".0f"), _number(f.extra_mib(), ".1f"), _number(f.extra_mib(peer) if peer else None, ".1f"),
         ])  # fmt: skip
     return rows
 

@@ -6,11 +6,15 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.attention import BOTH, FORWARD
 from benchmarks.gpu.ceilings import COPY, EXP
 from benchmarks.gpu.figures import Figures, ceilings_of
 from benchmarks.gpu.report import figures_of, gather
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, which differ for colour-blind readers too, and in grey by marker.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -46,7 +50,7 @@ def draw(figures: Sequence[Figures], ceilings: Mapping[str, float], device: str,
     pyplot.close(figure)
 
 
-def _ceilings(panel: "matplotlib.axes.Axes", ceilings: Mapping[str, float], mode: str) -> None:  # noqa: F821
+def _ceilings(panel: "Axes", ceilings: Mapping[str, float], mode: str) -> None:
     """The slope of the copy, and flat lines for products and exponentials."""
     gemm, copy, exp = ceilings.get("GEMM bfloat16"), ceilings.get(COPY), ceilings.get(EXP)
     if gemm:
@@ -61,11 +65,11 @@ def _ceilings(panel: "matplotlib.axes.Axes", ceilings: Mapping[str, float], mode
         panel.axhline(exp * flops / 1e12, color="black", linestyle=":", label=label)
 
 
-def _points(panel: "matplotlib.axes.Axes", f: Figures, number: int) -> None:  # noqa: F821
+def _points(panel: "Axes", f: Figures, number: int) -> None:
     assert f.flops is not None
     assert f.fewest_bytes is not None
     colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-    style = {"marker": marker, "color": colour, "markersize": 9, "linestyle": "none"}
+    style: dict[str, Any] = {"marker": marker, "color": colour, "markersize": 9, "linestyle": "none"}
     for way, face in (("vtfast", colour), (f.best_peer(), "none")):
         rate = f.flops_per_second(way) if way else None
         if rate is not None:

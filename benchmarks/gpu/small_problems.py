@@ -14,22 +14,22 @@ from torch import Tensor
 import vtfast
 from vtfast import ops, reference
 
-_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_TOLERANCES = {torch.bfloat16: 5e-2, torch.float32: 1e-4, torch.float16: 1e-2}
 
 
 def problems() -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Name, arguments of `ops.grid_attention` but tensors, and head_dim."""
+    """Name, arguments of `ops.grid_attention` but tensors, and head_dim; the ones that take longest come last."""
     windows: dict[str, Any] = {"grid": (2, 9, 10), "block": (2, 4, 5), "num_heads": 2}
+    yield "shifted and padded windows", windows | {"shift": (1, 2, 2)}, 32
     for head_dim in (16, 32, 64, 96, 128):
         yield f"windows, head_dim {head_dim}", windows, head_dim
-    yield "shifted and padded windows", windows | {"shift": (1, 2, 2)}, 32
-    yield "long windows", {"grid": (8, 7, 14), "block": (8, 7, 7), "shift": (0, 0, 3), "num_heads": 1}, 32
     yield "windows of one frame", {"grid": (2, 14, 14), "block": (1, 7, 7), "shift": (0, 3, 3), "num_heads": 2}, 32
-    yield "all tokens", {"grid": (4, 14, 14), "block": (4, 14, 14), "num_heads": 1}, 64
     yield "strided groups", {"grid": (2, 8, 8), "block": (2, 4, 4), "dilation": (1, 2, 2), "num_heads": 2}, 32
     for queries in ("none", "global", "mean"):
         time = {"grid": (8, 4, 4), "block": (8, 1, 1), "num_heads": 2, "num_prefix": 1, "prefix_queries": queries}
         yield f"time, prefix {queries}", time, 64
+    yield "long windows", {"grid": (8, 7, 14), "block": (8, 7, 7), "shift": (0, 0, 3), "num_heads": 1}, 32
+    yield "all tokens", {"grid": (4, 14, 14), "block": (4, 14, 14), "num_heads": 1}, 64
 
 
 def main(device: str) -> int:

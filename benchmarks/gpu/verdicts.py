@@ -6,7 +6,7 @@ the device unusable fails its own test instead of all that follow in its process
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """In a worker, a process that lost its device ends here; pytest-xdist starts another."""
     report = yield
     if report.failed and hasattr(item.config, "workerinput") and _device_is_lost():

@@ -2,8 +2,8 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from benchmarks.gpu.jobs import natively, read, reason
 from benchmarks.measure import Way
 from vtfast import ops
 
-# A module of jobs as `python -m` runs it; `{}` is the middle one's work.
+# A module of jobs as `python -m` runs it.
 MODULE = """
 import os, sys, time
 import torch
@@ -21,72 +21,71 @@ from benchmarks.measure import Case, Effort, Way
 
 RIGHT = torch.tensor([1.0, 2.0])
 
-def work():
-{work}
+def refuse():
+    raise RuntimeError("no such kernel\\nand more")
+
+WORK = {
+    "first": lambda: RIGHT,
+    "crash": lambda: os._exit(3),
+    "hang": lambda: time.sleep(60),
+    "refuse": refuse,
+    "wrong": lambda: RIGHT + 1,
+    "last": lambda: RIGHT,
+}
 
 def jobs(device, quick):
-    def job(name, run, limit=20.0):
+    def job(name, run):
         ways = lambda: [Way("eager", lambda: RIGHT, lambda out: (out,)), Way("vtfast", run, lambda out: (out,))]
-        case = Case(name, ways, lambda: (RIGHT,), 1e-3, facts={{"quick": quick}})
-        return Job(case, Effort(0.0, 1, 1), limit=limit)
-    return [job("first", lambda: RIGHT), job("middle", work, limit=1.0), job("last", lambda: RIGHT)]
+        case = Case(name, ways, lambda: (RIGHT,), 1e-3, facts={"quick": quick})
+        return Job(case, Effort(0.0, 1, 1), limit=1.0 if name == "hang" else 20.0)
+    return [job(name, run) for name, run in WORK.items()]
 
 sys.exit(main(jobs))
 """
 
-
-def run(folder: Path, work: str, *flags: str) -> tuple[int, dict[str, dict]]:
-    return run_module(folder, MODULE.format(work=textwrap.indent(work, "    ")), *flags)
+Records = dict[str, dict[str, Any]]
 
 
-def run_module(folder: Path, text: str, *flags: str) -> tuple[int, dict[str, dict]]:
-    (folder / "planted_jobs.py").write_text(text)
+def run(folder: Path, module: str, *flags: str) -> tuple[int, Records]:
+    (folder / "planted_jobs.py").write_text(module)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     output = folder / "records.jsonl"
     command = [sys.executable, "-m", "planted_jobs", "--device", "cpu", "--output", str(output), *flags]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     return done.returncode, {record["case"]: record for record in read(output)}
 
 
-@pytest.mark.parametrize(
-    ("work", "note"),
-    [
-        ("os._exit(3)", "the process ended with status 3"),
-        ("time.sleep(60)", "took too long"),
-    ],
-    ids=["crash", "hang"],
-)
-def test_a_case_that_takes_its_process_along_stops_no_other(tmp_path, work, note):
-    status, records = run(tmp_path, work)
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Records]:
+    return run(tmp_path_factory.mktemp("jobs"), MODULE)
+
+
+def test_a_case_that_takes_its_process_along_stops_no_other(planted):
+    status, records = planted
+    notes = {name: record["note"] for name, record in records.items() if record["state"] == "failed"}
     assert status == 1
-    assert {name: record["state"] for name, record in records.items()} == {
-        "first": "done", "middle": "failed", "last": "done",
-    }  # fmt: skip
-    assert records["middle"]["note"] == note
+    assert notes == {"crash": "the process ended with status 3", "hang": "took too long"}
+    assert {record["state"] for name, record in records.items() if name not in notes} == {"done"}
 
 
-def test_a_way_that_raises_is_refused_and_the_others_are_measured(tmp_path):
-    status, records = run(tmp_path, "raise RuntimeError('no such kernel\\nand more')")
-    eager, vtfast = records["middle"]["results"]
-    assert status == 0
+def test_a_way_that_raises_is_refused_and_the_others_are_measured(planted):
+    eager, vtfast = planted[1]["refuse"]["results"]
     assert (vtfast["timing"], vtfast["note"]) == (None, "refused: no such kernel")
     assert eager["timing"]["rounds"] == 1
 
 
-def test_a_wrong_result_is_kept_as_wrong(tmp_path):
-    _, records = run(tmp_path, "return RIGHT + 1")
-    assert [result["agrees"] for result in records["middle"]["results"]] == [True, False]
+def test_a_wrong_result_is_kept_as_wrong(planted):
+    assert [result["agrees"] for result in planted[1]["wrong"]["results"]] == [True, False]
 
 
 def test_no_case_starts_when_the_time_is_up(tmp_path):
-    status, records = run(tmp_path, "return RIGHT", "--seconds", "-1", "--quick")
+    status, records = run(tmp_path, MODULE, "--seconds", "-1", "--quick")
     assert (status, {record["state"] for record in records.values()}) == (0, {"not reached"})
     assert records["last"]["facts"] == {"quick": True}
 
 
 def test_a_module_that_never_comes_to_a_case_fails(tmp_path):
-    status, records = run_module(tmp_path, MODULE.format(work="    pass").replace("    return [", "    os.abort(), ["))
-    assert (status, records) == (1, {})
+    assert run(tmp_path, MODULE.replace("    return [job", "    os.abort(), [job")) == (1, {})
 
 
 def test_the_last_record_of_a_case_counts(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import sanitize
+from benchmarks.gpu import profile, sanitize
 from benchmarks.gpu.correctness import summary
 from benchmarks.gpu.profile import kernels_of, table_of
 from benchmarks.gpu.stages import SKIPPED_STATUS
@@ -38,6 +38,26 @@ class TestNcu:
         assert "| tensor pipe, % | 30 |" in lines
         assert "| stall 1, warps waiting per issue | long_scoreboard 2.25 |" in lines
         assert "| stall 3, warps waiting per issue | - |" in lines
+
+    def test_what_a_profiler_exports_is_tabulated(self, monkeypatch, tmp_path):
+        table = tmp_path / "table.csv"
+        table.write_text(NCU)
+        program = tmp_path / "ncu"
+        program.write_text(
+            f'#!/bin/sh\ncase "$*" in\n*--import*) cat {table} ;;\n'
+            "*InstructionStats*bank_conflicts*) echo no such metric; exit 1 ;;\n"
+            '*) while [ "$1" != --export ]; do shift; done; touch "$2" ;;\nesac\n'
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        assert profile._look_at(0, "cuda", tmp_path) == table_of(kernels_of(NCU))
+        assert (tmp_path / "profile-0.csv").read_text() == NCU
+
+    @pytest.mark.requires_native
+    def test_without_counters_torch_says_the_times(self, tmp_path):
+        text = profile._look_at(0, "cpu", tmp_path)
+        assert "No hardware counters" in text
+        assert "vtfast::grid_attention_backward" in text
 
 
 class TestSanitizer:
