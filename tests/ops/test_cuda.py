@@ -160,6 +160,12 @@ def test_attention_among_all_tokens_holds_no_square_of_them() -> None:
     assert extra_memory(make_problem((8, 32, 32), (8, 32, 32), **settings)) < 8
 
 
+def test_the_bias_of_a_large_plane_is_not_laid_out_pair_by_pair() -> None:
+    """4096 tokens of one frame have 64 MiB of pairs, and a table of 63 KiB, of which each thread block has copies."""
+    problem = make_problem((1, 64, 64), (1, 64, 64), batch=1, num_heads=1, head_dim=16, pad=False)
+    assert extra_memory(problem) < 40
+
+
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_into_graphs_by_torch() -> None:
     table = torch.randn(3 * 5 * 5, 2, device=DEVICE)
