@@ -62,18 +62,18 @@ def plan(args: argparse.Namespace, scratch: Path) -> list[list[Stage]]:
 
     built = {"needs": ("probe", "build")}
     groups = [
-        [stage("probe", "probe", device, scratch / "probe.json", limit=20)],
+        [stage("probe", "probe", device, scratch / "probe.json", limit=30)],
         [stage("build", "build", limit=110)],
         [
-            stage("tests", "correctness", device, scratch / "tests.jsonl", *quick, limit=120, **built),
-            stage("memcheck", "sanitize", "memcheck", device, limit=120, **built),
-            stage("racecheck", "sanitize", "racecheck", device, limit=120, **built),
+            stage("tests", "correctness", device, scratch / "tests.jsonl", *quick, limit=115, **built),
+            stage("memcheck", "sanitize", "memcheck", device, limit=115, **built),
+            stage("racecheck", "sanitize", "racecheck", device, limit=115, **built),
             # What torch.compile makes of the peers stays in its cache for the stages that are timed.
-            *([] if args.quick else [jobs(name, 120, warm=True) for name in ("models", "attention")]),
+            *([] if args.quick else [jobs(name, 115, warm=True) for name in ("models", "attention")]),
         ],
         [jobs("ceilings", 20)],
-        [jobs("models", 90)],
-        [jobs("attention", 150)],
+        [jobs("models", 85)],
+        [jobs("attention", 140)],
         [stage("roofline", "roofline", scratch, scratch / "report" / report.PICTURE, limit=20)],
     ]
     left = [[stage for stage in group if stage.name not in args.skip] for group in groups]

@@ -42,7 +42,8 @@ class Figures:
     def of(record: Mapping[str, Any], ceilings: Ceilings) -> "Figures":
         """From a record of a job."""
         results = [result_of(fields) for fields in record.get("results", [])]
-        note = "" if record["state"] == "done" else f"{record['state']}: {record.get('note', '')}".rstrip(": ")
+        state = {"done": "", "started": "did not end in time"}.get(record["state"], record["state"])
+        note = ": ".join(filter(None, (state, record.get("note"))))
         flops, fewest_bytes = record.get("flops"), record.get("fewest_bytes")
         return Figures(record["case"], record.get("facts", {}), results, note, flops, fewest_bytes, ceilings)
 

@@ -90,7 +90,8 @@ def _module() -> list[str]:
 
 def _supervise(args: argparse.Namespace, command: Sequence[str]) -> int:
     """Starts processes until every case has a record or the time is over."""
-    until, known = time.time() + args.seconds, -1
+    # Most cases take seconds: none starts so late that it would hardly end.
+    until, known = time.time() + args.seconds - min(20.0, args.seconds / 5), -1
     while True:
         records = read(args.output)
         if len(records) == known:
@@ -137,8 +138,11 @@ def _work(jobs: Sequence[Job], args: argparse.Namespace) -> None:
         try:
             results = _warmed(job, args.device) if args.warm else _measured(job, args.device)
             record: dict[str, Any] = {"state": "done", "results": results}
+        except SystemExit as lost:
+            _write(args.output, facts | {"state": "failed", "note": str(lost)})
+            raise
         except Exception as error:
-            _give_up_if_lost(args.device)
+            _give_up_if_lost(args.device, reason(error))
             record = {"state": "failed", "note": reason(error)}
         _write(args.output, facts | record | {"seconds": time.perf_counter() - begin})
         print(
@@ -168,34 +172,34 @@ def _warmed(job: Job, device: str) -> Records:
 
 def _guarded(way: Way, device: str) -> Way:
     """Whatever the first run raises says that the way cannot do the case."""
-    runs = _first_guarded(way.run, device)
+    runs = _first_guarded(way, device)
     return replace(way, run=lambda: next(runs)())
 
 
-def _first_guarded(run: Callable[[], Any], device: str) -> Iterator[Callable[[], Any]]:
+def _first_guarded(way: Way, device: str) -> Iterator[Callable[[], Any]]:
     def guarded() -> Any:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                return run()
+                return way.run()
             except NotSupportedError:
                 raise
             except Exception as error:
-                _give_up_if_lost(device)
+                _give_up_if_lost(device, f"{way.name}: {reason(error)}")
                 raise NotSupportedError(reason(error, [str(warning.message) for warning in said])) from None
 
     yield guarded
     while True:
-        yield run
+        yield way.run
 
 
-def _give_up_if_lost(device: str) -> None:
+def _give_up_if_lost(device: str, because: str) -> None:
     """Ends the process where a kernel has left the device unusable: the next process carries on with the next case."""
     if device == "cuda":
         try:
             torch.cuda.synchronize()
         except RuntimeError as error:
-            raise SystemExit(f"the device is lost: {error}") from error
+            raise SystemExit(f"the device is lost; {because}") from error
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

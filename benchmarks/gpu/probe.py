@@ -53,7 +53,10 @@ def _query(fields: str) -> str | None:
 def _first_match(command: list[str], pattern: str) -> str | None:
     if shutil.which(command[0]) is None:
         return None
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except subprocess.TimeoutExpired:
+        return None
     match = re.search(pattern, done.stdout)
     return match[1].strip() if match else None
 

@@ -99,6 +99,7 @@ def test_leaving_early_ends_what_runs(tmp_path):
 
 
 def test_the_limits_of_the_whole_run_stay_under_nine_minutes():
+    """With 20 seconds to spare for loading libraries and ending processes."""
     script = """
 from pathlib import Path
 from benchmarks.gpu.__main__ import _parser, plan
@@ -106,4 +107,4 @@ groups = plan(_parser().parse_args([]), Path("scratch"))
 print(sum(max(stage.limit for stage in group) for group in groups))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 540
+    assert float(done.stdout) <= 520
