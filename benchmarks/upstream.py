@@ -2,7 +2,9 @@
 
 import copy
 import importlib
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,16 +27,25 @@ def torchvision_video() -> ModuleType:
     Raises:
         NotSupportedError: torchvision is not installed.
     """
-    global _library
-    if _library is None and not hasattr(torch.ops.torchvision, "nms"):
-        # torchvision's wheel for CUDA has no compiled part that loads beside a CPU torch, but needs these schemas.
-        _library = torch.library.Library("torchvision", "FRAGMENT")
-        _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declare_operations()
     try:
         return importlib.import_module("torchvision.models.video")
     except ImportError as error:
         raise NotSupportedError(f"torchvision does not import ({error})") from error
+
+
+def _declare_operations() -> None:
+    """Schemas that torchvision needs, where its compiled part (of a wheel for CUDA, say) does not load beside torch."""
+    global _library
+    spec = importlib.util.find_spec("torchvision")
+    if _library is not None or hasattr(torch.ops.torchvision, "nms") or spec is None or not spec.origin:
+        return
+    try:
+        torch.ops.load_library(next(Path(spec.origin).parent.glob("_C*.so")))
+    except (OSError, StopIteration):
+        _library = torch.library.Library("torchvision", "FRAGMENT")
+        _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def torchvision_model(name: str) -> nn.Module:
