@@ -39,9 +39,10 @@ struct DeltaSums {
   }
 };
 
-template <class T, int D>
+template <class T, int D, Phase kPhase>
 class Backward {
  public:
+  static constexpr bool kWhole = kPhase == Phase::kBoth;
   static constexpr int kRowBytes = SharedRow<T, D>::kBytes;
   static constexpr int kBlocks = D <= 96 ? 2 : 1;  // of 16 queries, whose scores a warp of keys holds at once
 
@@ -59,11 +60,15 @@ class Backward {
     GradientTile<T, D> rows;
     DeltaSums sums;
     pipeline_.run([&](const Step& step) {
-      if (p_.phases & kQueryPhase) for_each_tile(step, [&](const Tile& tile) { query_phase(step, tile, rows, sums); });
-      if (p_.phases == (kQueryPhase | kKeyPhase)) __syncthreads();
-      if (p_.phases & kKeyPhase) for_each_tile(step, [&](const Tile& tile) { key_phase(step, tile, rows); });
+      if constexpr (kPhase != Phase::kKeys) {
+        for_each_tile(step, [&](const Tile& tile) { query_phase(step, tile, rows, sums); });
+      }
+      if (kWhole) __syncthreads();
+      if constexpr (kPhase != Phase::kQueries) {
+        for_each_tile(step, [&](const Tile& tile) { key_phase(step, tile, rows); });
+      }
     });
-    if (!(p_.phases & kKeyPhase)) return;
+    if (kPhase == Phase::kQueries) return;
     __syncthreads();
     d_table_.finish(p_.plan.warps);
     finish_padding();
@@ -72,11 +77,12 @@ class Backward {
  private:
   template <class Body>
   __device__ void for_each_tile(const Step& step, const Body& body) {
-    for (int row = threadIdx.x / 32 * 16; row < p_.plan.rows; row += p_.plan.warps * 16) body(Tile(p_, step, row));
+    for (int row = threadIdx.x / 32 * 16; row < p_.plan.rows; row += p_.plan.warps * 16)
+      body(Tile::of<kWhole>(p_, step, row));
   }
 
   __device__ void query_phase(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
-    if (step.chunk == 0) {
+    if (kWhole || step.chunk == 0) {
       const int offset = tile.row * kRowBytes;
       rows.begin(pipeline_.rows(step, 0) + offset, pipeline_.rows(step, 1) + offset);
       sums.begin();
@@ -103,7 +109,7 @@ class Backward {
       }
       add_query_gradient(rows, sums, weights, d_weights, k + at * kRowBytes);
     }
-    if (step.chunk == p_.plan.chunks - 1) finish_queries(step, tile, rows, sums);
+    if (kWhole || step.chunk == p_.plan.chunks - 1) finish_queries(step, tile, rows, sums);
   }
 
   // dq = sum of p (dp - delta) k before delta is known: sums of p dp k and of p k. Both take p as it was rounded, and
@@ -116,8 +122,7 @@ class Backward {
     for (int i = 0; i < 8; ++i) d_weights[i / 4][i % 4] *= weights[i / 4][i % 4];
     const Weights<T> products(d_weights);
     accumulate_rows(sums.rounded, products);
-    accumulate(rows.d_first, products, k);
-    accumulate(rows.d_second, rounded, k);
+    accumulate(rows.d_first, products, rows.d_second, rounded, k);
   }
 
   __device__ void finish_queries(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
@@ -131,7 +136,7 @@ class Backward {
       const bool prefix = is_prefix(p_, token);
       float* saved = statistic(p_, p_.delta, p_.prefix_delta, tile.unit, tile.entry + at, token, pipeline_.head);
       if (prefix && p_.global_prefix()) delta = rounded = *saved;  // that of all groups
-      if (p_.plan.whole()) saved = (pipeline_.stats(step, 1) + (tile.row + at)).address();
+      if (kWhole) saved = (pipeline_.stats(step, 1) + (tile.row + at)).address();
       if (saved != nullptr && lane.column == 0) *saved = delta;
 #pragma unroll
       for (int d = 0; d < D / 8; ++d) {
@@ -144,11 +149,11 @@ class Backward {
   }
 
   __device__ void key_phase(const Step& step, const Tile& tile, GradientTile<T, D>& rows) {
-    // In the key phase alone, keys are the rows of the pipeline; after a query phase they are still its columns.
-    const bool alone = p_.phases == kKeyPhase;
-    const auto key_operand = [&](int i) { return alone ? pipeline_.rows(step, i) : pipeline_.columns(step, i); };
-    const auto query_operand = [&](int i) { return alone ? pipeline_.columns(step, i) : pipeline_.rows(step, i); };
-    if (step.chunk == 0) {
+    // In a kernel of its own, this phase has keys as the rows of the pipeline; after a query phase they are its
+    // columns.
+    const auto key_operand = [&](int i) { return kWhole ? pipeline_.columns(step, i) : pipeline_.rows(step, i); };
+    const auto query_operand = [&](int i) { return kWhole ? pipeline_.rows(step, i) : pipeline_.columns(step, i); };
+    if (kWhole || step.chunk == 0) {
       const int offset = tile.row * kRowBytes;
       rows.begin(key_operand(0) + offset, key_operand(1) + offset);
     }
@@ -173,7 +178,7 @@ class Backward {
       }
       d_table_.add(d_scores, keys, Entries(queries, first), tile.count - first);
     }
-    if (step.chunk == p_.plan.chunks - 1) finish_keys(step, tile, rows);
+    if (kWhole || step.chunk == p_.plan.chunks - 1) finish_keys(step, tile, rows);
   }
 
   // Scores in, their gradient out.
@@ -258,18 +263,18 @@ class Backward {
   }
 
   const KernelParams& p_;
-  const Pipeline<T, D, Pass::kBackward> pipeline_;
+  const Pipeline<T, D, Pass::kBackward, kWhole, kPhase != Phase::kKeys> pipeline_;
   const Shared<char> scratch_;
   const Shared<float> pad_sums_;
   const BiasTable table_;
   TableGradient d_table_;
 };
 
-template <class T, int D>
+template <class T, int D, Phase kPhase>
 __global__ void __launch_bounds__(32 * LaunchBounds::of(Pass::kBackward, D, sizeof(T)).warps,
                                   LaunchBounds::of(Pass::kBackward, D, sizeof(T)).blocks)
     backward_kernel(const __grid_constant__ KernelParams p) {
-  Backward<T, D>(p).run();
+  Backward<T, D, kPhase>(p).run();
 }
 
 }  // namespace vtfast::cuda

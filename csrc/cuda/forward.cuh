@@ -106,7 +106,7 @@ class QueryTile {
   Rows<T, D, kHold> queries_;
 };
 
-template <class T, int D>
+template <class T, int D, bool kWhole>
 class Forward {
  public:
   __device__ explicit Forward(const KernelParams& p)
@@ -116,10 +116,10 @@ class Forward {
     QueryTile<T, D> queries;
     pipeline_.run([&](const Step& step) {
       for (int row = threadIdx.x / 32 * 16; row < p_.plan.rows; row += p_.plan.warps * 16) {
-        const Tile tile(p_, step, row);
-        if (step.chunk == 0) queries.begin(pipeline_.rows(step, 0) + row * SharedRow<T, D>::kBytes);
+        const Tile tile = Tile::of<kWhole>(p_, step, row);
+        if (kWhole || step.chunk == 0) queries.begin(pipeline_.rows(step, 0) + row * SharedRow<T, D>::kBytes);
         attend(step, tile, queries);
-        if (step.chunk == p_.plan.chunks - 1) finish(step, tile, queries);
+        if (kWhole || step.chunk == p_.plan.chunks - 1) finish(step, tile, queries);
       }
     });
   }
@@ -164,15 +164,15 @@ class Forward {
   }
 
   const KernelParams& p_;
-  const Pipeline<T, D, Pass::kForward> pipeline_;
+  const Pipeline<T, D, Pass::kForward, kWhole, true> pipeline_;
   const BiasTable table_;
 };
 
-template <class T, int D>
+template <class T, int D, bool kWhole>
 __global__ void __launch_bounds__(32 * LaunchBounds::of(Pass::kForward, D, sizeof(T)).warps,
                                   LaunchBounds::of(Pass::kForward, D, sizeof(T)).blocks)
     forward_kernel(const __grid_constant__ KernelParams p) {
-  Forward<T, D>(p).run();
+  Forward<T, D, kWhole>(p).run();
 }
 
 }  // namespace vtfast::cuda

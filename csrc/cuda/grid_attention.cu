@@ -117,25 +117,27 @@ void prepare_table(const GridAttentionParams& p, const KernelParams& k, void* st
 template <class T>
 void forward(const GridAttentionParams& p, const KernelParams& k, void* stream) {
   prepare_table(p, k, stream);
-  launch_forward<T>(k, stream);
+  if (k.plan.whole()) {
+    launch_forward<T, true>(k, stream);
+  } else {
+    launch_forward<T, false>(k, stream);
+  }
   if (p.prefix_attends()) launch(merge_prefix_kernel<T>, prefix_heads(p), kSumThreads, kSumShared, stream, k);
 }
 
 template <class T>
-void backward(const GridAttentionParams& p, const GridAttentionGradients& gradients, KernelParams& k, void* stream) {
+void backward(const GridAttentionParams& p, const GridAttentionGradients& gradients, const KernelParams& k,
+              void* stream) {
   prepare_table(p, k, stream);
   if (p.prefix_attends()) {
     const size_t shared = kSumShared + 2 * p.head_dim * sizeof(float);
     launch(prepare_prefix_kernel<T>, prefix_heads(p), kSumThreads, shared, stream, k);
   }
   if (k.plan.whole()) {
-    k.phases = kQueryPhase | kKeyPhase;
-    launch_backward<T>(k, stream);
+    launch_backward<T, Phase::kBoth>(k, stream);
   } else {
-    for (const int phase : {kQueryPhase, kKeyPhase}) {
-      k.phases = phase;
-      launch_backward<T>(k, stream);
-    }
+    launch_backward<T, Phase::kQueries>(k, stream);
+    launch_backward<T, Phase::kKeys>(k, stream);
   }
   launch(sum_prefix_gradients_kernel<T>, prefix_heads(p), kSumThreads, kSumShared, stream, k);
   if (gradients.d_bias_table != nullptr) {

@@ -17,6 +17,10 @@ inline int64_t prefix_of_group(const GridAttentionParams& p) {
   return p.prefix_keys || p.prefix_attends() ? p.geometry.num_prefix : 0;
 }
 
+// What a launch of the backward computes: the gradient of the queries, that of keys, values and table, or, where groups
+// are whole, both.
+enum class Phase : int { kQueries, kKeys, kBoth };
+
 // G groups of a clip, S slots of a group, P prefix tokens, N grid tokens, R rows of the bias table, d head_dim.
 struct KernelParams {
   DeviceGeometry geometry;
@@ -55,7 +59,6 @@ struct KernelParams {
   float* table_partials;        // [workers, heads, R], or null if the table has no gradient
   float* table_scratch;         // [workers * heads, warps, R], null if shared memory holds it
   float* pad_partials;          // [workers, heads, 2 * d], or null if the padding has no gradient
-  int phases;                   // of the backward: kQueryPhase, kKeyPhase or both
 
   VTFAST_HOST_DEVICE int channels() const { return num_heads * head_dim; }
   VTFAST_HOST_DEVICE bool prefix_attends() const {
@@ -67,7 +70,5 @@ struct KernelParams {
   }
   VTFAST_HOST_DEVICE bool global_prefix() const { return prefix_attends() && prefix_queries == PrefixQueries::kGlobal; }
 };
-
-inline constexpr int kQueryPhase = 1, kKeyPhase = 2;
 
 }  // namespace vtfast::cuda

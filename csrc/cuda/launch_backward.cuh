@@ -7,7 +7,7 @@
 
 namespace vtfast::cuda {
 
-template <class T>
+template <class T, Phase kPhase>
 void launch_backward(const KernelParams& params, void* stream) {
   const auto run = [&](void (*kernel)(KernelParams)) {
     const LaunchPlan& plan = params.plan;
@@ -15,13 +15,13 @@ void launch_backward(const KernelParams& params, void* stream) {
   };
   switch (params.plan.padded_dim) {
     case 32:
-      return run(backward_kernel<T, 32>);
+      return run(backward_kernel<T, 32, kPhase>);
     case 64:
-      return run(backward_kernel<T, 64>);
+      return run(backward_kernel<T, 64, kPhase>);
     case 96:
-      return run(backward_kernel<T, 96>);
+      return run(backward_kernel<T, 96, kPhase>);
     default:
-      return run(backward_kernel<T, 128>);
+      return run(backward_kernel<T, 128, kPhase>);
   }
 }
 

@@ -7,7 +7,7 @@
 
 namespace vtfast::cuda {
 
-template <class T>
+template <class T, bool kWhole>
 void launch_forward(const KernelParams& params, void* stream) {
   const auto run = [&](void (*kernel)(KernelParams)) {
     const LaunchPlan& plan = params.plan;
@@ -15,13 +15,13 @@ void launch_forward(const KernelParams& params, void* stream) {
   };
   switch (params.plan.padded_dim) {
     case 32:
-      return run(forward_kernel<T, 32>);
+      return run(forward_kernel<T, 32, kWhole>);
     case 64:
-      return run(forward_kernel<T, 64>);
+      return run(forward_kernel<T, 64, kWhole>);
     case 96:
-      return run(forward_kernel<T, 96>);
+      return run(forward_kernel<T, 96, kWhole>);
     default:
-      return run(forward_kernel<T, 128>);
+      return run(forward_kernel<T, 128, kWhole>);
   }
 }
 

@@ -24,20 +24,19 @@ struct Tile {
   int count;         // columns, a multiple of 16
   int careful_from;  // columns before it are present, placed and in sight of all rows
 
-  __device__ Tile(const KernelParams& p, const Step& step, int first) : row(first) {
+  template <bool kWhole>
+  __device__ static Tile of(const KernelParams& p, const Step& step, int row) {
     const LaunchPlan& plan = p.plan;
-    const int within = plan.whole() ? row / p.unit_rows : 0;
-    unit = step.unit + within;
-    unit_row = within * p.unit_rows;
-    entry = step.first_row + row - unit_row;
+    const int within = kWhole ? row / p.unit_rows : 0, unit_row = within * p.unit_rows;
     const int left = plan.groups_per_unit * p.entries - step.chunk * plan.chunk;
-    const int present = left < plan.chunk ? left : plan.chunk;
-    count = (present + 15) / 16 * 16;
-    careful_from = is_masked(p, unit) || (p.table != nullptr && p.group_prefix > 0) ? 0 : present;
+    const int present = left < plan.chunk ? left : plan.chunk, unit = step.unit + within;
+    const bool masked = is_masked(p, unit) || (p.table != nullptr && p.group_prefix > 0);
+    return {row, unit, unit_row, step.first_row + row - unit_row, (present + 15) / 16 * 16, masked ? 0 : present};
   }
 };
 
-template <class T, int D, Pass kPass>
+// `kWhole` is plan.whole(); `kQueriesAreRows` unless the rows are keys and the columns queries.
+template <class T, int D, Pass kPass, bool kWhole, bool kQueriesAreRows>
 class Pipeline {
  public:
   static constexpr bool kBackward = kPass == Pass::kBackward;
@@ -56,7 +55,7 @@ class Pipeline {
   // run `lead` steps ahead of it, and the descriptions that they follow one more.
   template <class Compute>
   __device__ void run(const Compute& compute) const {
-    const int steps = items_ * p_.plan.chunks, lead = p_.plan.stages - 1;
+    const int steps = items_ * (kWhole ? 1 : p_.plan.chunks), lead = p_.plan.stages - 1;
     for (int s = -p_.plan.stages; s < steps; ++s) {
       if (lead > 0) ptx::cp_async_wait<0>();
       __syncthreads();
@@ -84,23 +83,20 @@ class Pipeline {
 
   // The same list for whole units.
   __device__ Entries column_entries(const Step& step) const {
-    return p_.plan.whole() ? description(step.ordinal, 0) : description(step.index, p_.layout.rows);
+    return kWhole ? description(step.ordinal, 0) : description(step.index, p_.layout.rows);
   }
 
   // Logsumexp (0) or delta (1) of the queries, infinity where there is none.
   __device__ Shared<float> stats(const Step& step, int which) const {
-    const int slot = stage(queries_are_rows() ? step.ordinal : step.index);
+    const int slot = stage(kQueriesAreRows ? step.ordinal : step.index);
     return Shared<float>(p_.layout.stats + (slot * 2 + which) * p_.layout.stats_bytes);
   }
 
  private:
-  __device__ bool queries_are_rows() const { return !kBackward || (p_.phases & kQueryPhase) != 0; }
-
   __device__ int stage(int number) const { return number & (p_.plan.stages - 1); }
 
   __device__ Step at(int index) const {
-    if (p_.plan.whole())
-      return {index, index, (worker + index * static_cast<int>(p_.plan.workers)) * p_.plan.units, 0, 0};
+    if (kWhole) return {index, index, (worker + index * static_cast<int>(p_.plan.workers)) * p_.plan.units, 0, 0};
     const int ordinal = index / p_.chunks, item = worker + ordinal * static_cast<int>(p_.plan.workers);
     return {index, ordinal, item / p_.row_sets, item % p_.row_sets * p_.plan.rows, index % p_.chunks};
   }
@@ -112,7 +108,7 @@ class Pipeline {
   }
 
   __device__ void describe(const Step& step) const {
-    if (p_.plan.whole()) {
+    if constexpr (kWhole) {
       const Entries entries = row_entries(step);
 #pragma unroll 1
       for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
@@ -120,7 +116,7 @@ class Pipeline {
       }
       return;
     }
-    if (step.chunk == 0) {
+    if (kWhole || step.chunk == 0) {
       const Entries entries = row_entries(step);
 #pragma unroll 1
       for (int i = threadIdx.x; i < p_.layout.rows; i += blockDim.x) {
@@ -138,31 +134,30 @@ class Pipeline {
   __device__ static Operand of_keys(int i) { return i == 0 ? Operand::kKey : Operand::kValue; }
 
   __device__ void load(const Step& step) const {
-    if (step.chunk == 0) {
+    if (kWhole || step.chunk == 0) {
       const Shared<int> entries = row_entries(step).row;
 #pragma unroll 1
       for (int i = 0; i < kRowOperands; ++i) {
-        load_rows<T, D>(p_, queries_are_rows() ? of_queries(i) : of_keys(i), head, entries, p_.layout.rows,
-                        rows(step, i));
+        load_rows<T, D>(p_, kQueriesAreRows ? of_queries(i) : of_keys(i), head, entries, p_.layout.rows, rows(step, i));
       }
-      if (kBackward && queries_are_rows()) load_stats(step, entries, p_.layout.rows, step.first_row);
+      if (kBackward && kQueriesAreRows) load_stats(step, entries, p_.layout.rows, step.first_row);
     }
     const Shared<int> entries = column_entries(step).row;
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) {
-      load_rows<T, D>(p_, queries_are_rows() ? of_keys(i) : of_queries(i), head, entries, p_.layout.columns,
+      load_rows<T, D>(p_, kQueriesAreRows ? of_keys(i) : of_queries(i), head, entries, p_.layout.columns,
                       columns(step, i));
     }
-    if (kBackward && !queries_are_rows()) load_stats(step, entries, p_.layout.columns, step.chunk * p_.plan.chunk);
+    if (kBackward && !kQueriesAreRows) load_stats(step, entries, p_.layout.columns, step.chunk * p_.plan.chunk);
     ptx::cp_async_commit();
   }
 
   __device__ void load_stats(const Step& step, Shared<int> rows, int count, int first) const {
-    const int last = queries_are_rows() ? 1 : 2;
+    const int last = kQueriesAreRows ? 1 : 2;
 #pragma unroll 1
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
-      const int unit = step.unit + (p_.plan.whole() ? i / p_.unit_rows : 0);
-      const int entry = p_.plan.whole() ? i % p_.unit_rows : first + i;
+      const int unit = step.unit + (kWhole ? i / p_.unit_rows : 0);
+      const int entry = kWhole ? i % p_.unit_rows : first + i;
 #pragma unroll 1
       for (int which = 0; which < last; ++which) {
         const Shared<float> to = stats(step, which) + i;

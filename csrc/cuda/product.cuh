@@ -83,16 +83,42 @@ __device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, Sh
   }
 }
 
+// Columns' rows as the right side of a product, elements 16 d to 16 d + 15 of them.
+template <class T, int kTiles>
+__device__ inline void read_transposed(uint32_t (&b)[4], Shared<char> columns, int d) {
+  const int lane = threadIdx.x % 32;
+  ptx::ldmatrix_x4_trans(b, (columns + SharedRow<T, 8 * kTiles>::offset(lane % 16, 2 * d + lane / 16)).address());
+}
+
 // sum += weights columns, 8 * kTiles elements wide.
 template <class T, int kTiles>
 __device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<T>& weights, Shared<char> columns) {
-  const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int d = 0; d < kTiles / 2; ++d) {
     uint32_t b[4];
-    ptx::ldmatrix_x4_trans(b, (columns + SharedRow<T, 8 * kTiles>::offset(lane % 16, 2 * d + lane / 16)).address());
+    read_transposed<T, kTiles>(b, columns, d);
     T::multiply(sum[2 * d], weights.a, b[0], b[1]);
     T::multiply(sum[2 * d + 1], weights.a, b[2], b[3]);
+  }
+}
+
+// The same for two sums, which share what is read as far as there are registers for it.
+template <class T, int kTiles>
+__device__ inline void accumulate(float (&first)[kTiles][4], const Weights<T>& first_weights,
+                                  float (&second)[kTiles][4], const Weights<T>& second_weights, Shared<char> columns) {
+  if constexpr (kTiles > 12) {
+    accumulate(first, first_weights, columns);
+    accumulate(second, second_weights, columns);
+    return;
+  }
+#pragma unroll
+  for (int d = 0; d < kTiles / 2; ++d) {
+    uint32_t b[4];
+    read_transposed<T, kTiles>(b, columns, d);
+    T::multiply(first[2 * d], first_weights.a, b[0], b[1]);
+    T::multiply(first[2 * d + 1], first_weights.a, b[2], b[3]);
+    T::multiply(second[2 * d], second_weights.a, b[0], b[1]);
+    T::multiply(second[2 * d + 1], second_weights.a, b[2], b[3]);
   }
 }
 
@@ -188,6 +214,14 @@ __device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>&
       }
     }
   }
+}
+
+template <int kTiles>
+__device__ inline void accumulate(float (&first)[kTiles][4], const Weights<float>& first_weights,
+                                  float (&second)[kTiles][4], const Weights<float>& second_weights,
+                                  Shared<char> columns) {
+  accumulate(first, first_weights, columns);
+  accumulate(second, second_weights, columns);
 }
 
 __device__ inline void accumulate_rows(float (&sum)[4], const Weights<float>& weights) {

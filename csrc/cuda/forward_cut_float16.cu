@@ -1,0 +1,3 @@
+#include "launch_forward.cuh"
+
+template void vtfast::cuda::launch_forward<vtfast::cuda::Float16, false>(const KernelParams& params, void* stream);

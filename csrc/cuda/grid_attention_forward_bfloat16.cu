@@ -1,3 +1,0 @@
-#include "launch_forward.cuh"
-
-template void vtfast::cuda::launch_forward<vtfast::cuda::BFloat16>(const KernelParams& params, void* stream);
