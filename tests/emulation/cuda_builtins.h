@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -58,6 +59,17 @@ inline void check_full(unsigned mask) {
 }  // namespace vtfast::emulation
 
 inline void __syncthreads() { vtfast::emulation::synchronize_block(); }
+
+// Blocks run one after another, so all of them can share what their threads vote for.
+inline int __syncthreads_or(int predicate) {
+  static std::atomic<int> any;
+  __syncthreads();
+  any = 0;
+  __syncthreads();
+  if (predicate != 0) any = 1;
+  __syncthreads();
+  return any;
+}
 
 inline void __syncwarp(unsigned mask = 0xffffffff) {
   vtfast::emulation::check_full(mask);
