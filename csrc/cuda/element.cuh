@@ -6,6 +6,8 @@
 namespace vtfast::cuda {
 
 struct BFloat16 {
+  static constexpr uint32_t kExponent = 0x7f80;
+
   uint16_t bits;
 
   __device__ static uint32_t pack(float low, float high) { return ptx::cvt_bf16x2(low, high); }
@@ -17,6 +19,8 @@ struct BFloat16 {
 };
 
 struct Float16 {
+  static constexpr uint32_t kExponent = 0x7c00;
+
   uint16_t bits;
 
   __device__ static uint32_t pack(float low, float high) { return ptx::cvt_f16x2(low, high); }
@@ -40,6 +44,22 @@ __device__ inline T from_float(float value) {
   } else {
     return T{static_cast<uint16_t>(T::pack(value, 0))};
   }
+}
+
+// Whether no element of a vector is NaN or infinite: those have all bits of the exponent.
+template <class T>
+__device__ inline bool are_finite(const uint4& vector) {
+  bool finite = true;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t word = i == 0 ? vector.x : i == 1 ? vector.y : i == 2 ? vector.z : vector.w;
+    if constexpr (sizeof(T) == 4) {
+      finite &= (word & 0x7f800000u) != 0x7f800000u;
+    } else {
+      finite &= (word & T::kExponent) != T::kExponent && (word >> 16 & T::kExponent) != T::kExponent;
+    }
+  }
+  return finite;
 }
 
 // A row of D elements in shared memory is `kVectors` vectors of 16 bytes. Their order depends on the row, so that the

@@ -73,11 +73,14 @@ __device__ inline void describe_slot(const KernelParams& p, int clip, int group,
   out.place[i] = place.t * p.bias_stride_t + place.h * p.bias_stride_h + place.w * p.bias_stride_w;
 }
 
-// Writes entry `entry` of `unit` to place `i` of the list.
-__device__ inline void describe_entry(const KernelParams& p, int unit, int entry, const Entries& out, int i) {
+inline constexpr int kEveryMember = -1;
+
+// Writes entry `entry` of `unit` to place `i` of the list; absent unless it is of group `only` of the unit, or of any.
+__device__ inline void describe_entry(const KernelParams& p, int unit, int entry, int only, const Entries& out, int i) {
   const int member = entry / p.entries, within = entry % p.entries;
   const int group = unit * p.plan.groups_per_unit + member;
-  if (member >= p.plan.groups_per_unit || group >= p.batch * p.num_groups) {
+  const bool left_out = only != kEveryMember && member != only;
+  if (member >= p.plan.groups_per_unit || group >= p.batch * p.num_groups || left_out) {
     out.row[i] = kAbsent;
     out.query_bits[i] = out.key_bits[i] = 0;
     out.place[i] = -1;

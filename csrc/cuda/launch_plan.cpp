@@ -48,7 +48,8 @@ class Planner {
   Planner(const GridAttentionParams& params, const Device& device, Pass pass)
       : params_(params), device_(device), pass_(pass) {
     const int64_t entries = prefix_of_group(params) + params.geometry.num_slots();
-    groups_per_unit_ = static_cast<int>(std::clamp<int64_t>(kTile / entries, 1, kMaxGroupsPerUnit));
+    groups_per_unit_ = static_cast<int>(
+        std::clamp<int64_t>(kTile / entries, 1, max_groups_per_unit(padded_head_dim(params.head_dim))));
     unit_rows_ = ceil_div(groups_per_unit_ * entries, kTile) * kTile;
     num_units_ = ceil_div(params.batch * params.geometry.num_groups(), groups_per_unit_);
   }

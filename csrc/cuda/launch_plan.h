@@ -42,7 +42,9 @@ struct LaunchPlan {
 
 enum class Pass : int { kForward, kBackward };
 
-inline constexpr int kMaxGroupsPerUnit = 3;  // whose visibility 9 bits each tell, see entries.cuh
+// Groups that may share a tile: the visibility of three fits in a word, see entries.cuh; the widest rows leave a kernel
+// no registers for what sharing takes.
+VTFAST_HOST_DEVICE constexpr int max_groups_per_unit(int padded_dim) { return padded_dim <= 64 ? 3 : 1; }
 
 // Launch bounds of a kernel: they settle how many registers a thread may have.
 struct LaunchBounds {

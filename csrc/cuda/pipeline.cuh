@@ -60,12 +60,12 @@ class Pipeline {
       if (lead > 0) ptx::cp_async_wait<0>();
       __syncthreads();
       if (s + lead >= 0 && s + lead < steps) load(at(s + lead));
-      if (s + p_.plan.stages < steps) describe(at(s + p_.plan.stages));
+      if (s + p_.plan.stages < steps) describe(at(s + p_.plan.stages), kEveryMember);
       if (lead == 0) {
         ptx::cp_async_wait<0>();
         __syncthreads();
       }
-      if (s >= 0) compute(at(s));
+      if (s >= 0) compute_apart(at(s), compute);
     }
   }
 
@@ -93,6 +93,39 @@ class Pipeline {
   }
 
  private:
+  // Groups that share a tile share its products, where zero times NaN is NaN. A step that holds anything but finite
+  // numbers is computed once for each group, with the others left out.
+  template <class Compute>
+  __device__ void compute_apart(const Step& step, const Compute& compute) const {
+    constexpr bool kMayShare = kWhole && max_groups_per_unit(D) > 1;
+    const bool shared = kMayShare && p_.plan.groups_per_unit > 1;
+    const int passes = shared && __syncthreads_or(!is_finite(step)) ? p_.plan.groups_per_unit : 1;
+#pragma unroll 1
+    for (int pass = 0; pass < passes; ++pass) {
+      if (passes > 1) {
+        __syncthreads();
+        describe(step, pass);
+        __syncthreads();
+        load(step);
+        ptx::cp_async_wait<0>();
+        __syncthreads();
+      }
+      compute(step);
+    }
+  }
+
+  // Of this thread's share of the operands.
+  __device__ bool is_finite(const Step& step) const {
+    bool finite = true;
+    const auto look = [&](Shared<uint4> vectors, int bytes) {
+#pragma unroll 4
+      for (int i = threadIdx.x; i < bytes / 16; i += blockDim.x) finite &= are_finite<T>(vectors[i]);
+    };
+    look(rows(step, 0).template as<uint4>(), kRowOperands * p_.layout.rows_bytes);
+    look(columns(step, 0).template as<uint4>(), 2 * p_.layout.columns_bytes);
+    return finite;
+  }
+
   __device__ int stage(int number) const { return number & (p_.plan.stages - 1); }
 
   __device__ Step at(int index) const {
@@ -107,12 +140,12 @@ class Pipeline {
                    first);
   }
 
-  __device__ void describe(const Step& step) const {
+  __device__ void describe(const Step& step, int only) const {
     if constexpr (kWhole) {
       const Entries entries = row_entries(step);
 #pragma unroll 1
       for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
-        describe_entry(p_, step.unit + i / p_.unit_rows, i % p_.unit_rows, entries, i);
+        describe_entry(p_, step.unit + i / p_.unit_rows, i % p_.unit_rows, only, entries, i);
       }
       return;
     }
@@ -120,13 +153,13 @@ class Pipeline {
       const Entries entries = row_entries(step);
 #pragma unroll 1
       for (int i = threadIdx.x; i < p_.layout.rows; i += blockDim.x) {
-        describe_entry(p_, step.unit, step.first_row + i, entries, i);
+        describe_entry(p_, step.unit, step.first_row + i, only, entries, i);
       }
     }
     const Entries entries = column_entries(step);
 #pragma unroll 1
     for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
-      describe_entry(p_, step.unit, step.chunk * p_.plan.chunk + i, entries, i);
+      describe_entry(p_, step.unit, step.chunk * p_.plan.chunk + i, only, entries, i);
     }
   }
 

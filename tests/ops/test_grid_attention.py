@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 from attention_check import DTYPES, Triple, check, evaluate, every_dtype, make_problem, native
-from target import CPU_KERNELS, DEVICE, EMULATED, thinned
+from target import DEVICE, EMULATED, thinned
 
 pytestmark = [pytest.mark.requires_native, pytest.mark.every_device]
 
@@ -249,11 +249,7 @@ def test_empty_batch(dtype: torch.dtype) -> None:
     assert (results["d_pad_qkv"] == 0).all()
 
 
-# Short groups share a tile of the GPU's matrix unit, where zero times NaN is NaN.
-SHARED_TILE = pytest.mark.xfail(not CPU_KERNELS, reason="a NaN reaches the groups of its tile", strict=True)
-
-
-@pytest.mark.parametrize("block", [pytest.param((1, 3, 2), marks=SHARED_TILE), (2, 3, 2)], ids=str)
+@pytest.mark.parametrize("block", [(1, 1, 2), (1, 3, 1), (1, 3, 2), (2, 3, 2)], ids=str)
 @pytest.mark.parametrize("part", ["q", "k", "v"])
 def test_nan_stays_in_its_group_and_does_not_vanish(part: str, block: Triple) -> None:
     problem = make_problem((2, 3, 4), block, batch=1)
