@@ -14,16 +14,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    target.choose(config.getoption("--device"))
+    device = config.getoption("--device")
+    target.choose(device)
+    reason = target.why_unavailable()
+    if device != "cpu" and reason is not None:
+        raise pytest.UsageError(f"--device {device}: {reason}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On anything but the CPU, only the tests that are made for it; and they must be able to run."""
+    """On anything but the CPU, only the tests that are made for it."""
     if config.getoption("--device") == "cpu":
         return
-    reason = target.why_unavailable()
-    if reason is not None:
-        raise pytest.UsageError(f"--device {config.getoption('--device')}: {reason}")
     config.hook.pytest_deselected(items=[item for item in items if not _runs_anywhere(item)])
     items[:] = filter(_runs_anywhere, items)
 

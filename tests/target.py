@@ -46,6 +46,8 @@ def why_unavailable() -> str | None:
     """Why the kernels to be tested cannot run here; None if they can."""
     if DEVICE.type == "cuda" and not torch.cuda.is_available():
         return "torch finds no GPU"
+    if EMULATED and _library.cpu_instruction_set is not None:
+        return "the kernels of the CPU are loaded; tests/emulation/plugin.py says how to load the others"
     return _library.why_unavailable(DEVICE)
 
 
