@@ -109,6 +109,7 @@ __device__ inline void store_rows(const float (&tile)[D / 8][4], const float (&f
       *reinterpret_cast<uint4*>(to + vector * Row::kPerVector) = scratch.as<uint4>(Row::offset(row, vector))[0];
     }
   }
+  __syncwarp();
 }
 
 // A lane's elements of a row of a tile, as floats.

@@ -28,19 +28,22 @@ int padded_head_dim(int64_t head_dim) {
 // No more warps than share the tiles evenly.
 int even_warps(int64_t tiles, int most) { return static_cast<int>(ceil_div(tiles, ceil_div(tiles, most))); }
 
-// One way to lay out a launch; candidates are tried from the most wanted to the one that always fits.
+// One way to lay out a launch; candidates are tried from the most wanted to the one that always fits. Two blocks on a
+// multiprocessor hide each other's loads, so one alone comes second.
 struct Candidate {
   bool whole;
-  int most_warps;  // or as many as the launch bounds allow
+  int blocks;      // of a multiprocessor
+  int most_warps;  // of a block, if registers allow
   int chunk;       // columns, 0 for all
   bool grads_resident;
   bool table_resident;
 };
 
 constexpr Candidate kCandidates[] = {
-    {true, 8, 0, true, true},     {true, 4, 0, true, true},     {false, 8, 0, true, true},  {false, 8, 128, true, true},
-    {false, 4, 128, true, true},  {false, 8, 64, true, true},   {false, 4, 64, true, true}, {false, 8, 64, false, true},
-    {false, 8, 64, false, false}, {false, 2, 32, false, false},
+    {true, 2, 8, 0, true, true},    {true, 1, 8, 0, true, true},     {true, 1, 4, 0, true, true},
+    {false, 2, 8, 0, true, true},   {false, 2, 8, 128, true, true},  {false, 1, 8, 128, true, true},
+    {false, 1, 4, 128, true, true}, {false, 1, 8, 64, true, true},   {false, 1, 4, 64, true, true},
+    {false, 1, 8, 64, false, true}, {false, 1, 8, 64, false, false}, {false, 1, 2, 32, false, false},
 };
 
 class Planner {
@@ -58,7 +61,7 @@ class Planner {
     for (const Candidate& candidate : kCandidates) {
       for (const int stages : {2, 1}) {
         const LaunchPlan plan = lay_out(candidate, stages);
-        if (plan.shared_bytes <= wanted_shared(plan) && (!candidate.whole || fills_the_gpu(plan))) return plan;
+        if (plan.shared_bytes <= shared_of(candidate) && (!candidate.whole || fills_the_gpu(plan))) return plan;
       }
     }
     throw std::logic_error("grid_attention: no launch plan fits the GPU's shared memory");
@@ -72,7 +75,9 @@ class Planner {
     plan.groups_per_unit = groups_per_unit_;
     plan.unit_rows = static_cast<int>(unit_rows_);
     plan.units = candidate.whole ? static_cast<int>(std::max<int64_t>(1, kWantedTiles / tiles)) : 1;
-    plan.warps = even_warps(tiles * plan.units, std::min(candidate.most_warps, bounds(plan).warps));
+    const LaunchBounds bounds = bounds_of(plan);
+    plan.warps =
+        even_warps(tiles * plan.units, std::min(candidate.most_warps, bounds.warps * bounds.blocks / candidate.blocks));
     plan.rows = candidate.whole ? plan.units * plan.unit_rows : kTile * plan.warps;
     plan.row_sets = static_cast<int>(candidate.whole ? 1 : ceil_div(unit_rows_, plan.rows));
     plan.chunk = candidate.chunk == 0 ? plan.unit_rows : std::min(candidate.chunk, plan.unit_rows);
@@ -89,20 +94,18 @@ class Planner {
     return plan;
   }
 
-  LaunchBounds bounds(const LaunchPlan& plan) const {
+  LaunchBounds bounds_of(const LaunchPlan& plan) const {
     return LaunchBounds::of(pass_, plan.padded_dim, element_size(params_.data_type));
   }
 
   int blocks_per_sm(const LaunchPlan& plan) const {
-    const int by_registers = bounds(plan).blocks * bounds(plan).warps / plan.warps;
+    const LaunchBounds bounds = bounds_of(plan);
+    const int by_registers = bounds.blocks * bounds.warps / plan.warps;
     return std::max(1, std::min(by_registers, device_.shared_per_sm / (plan.shared_bytes + kReservedShared)));
   }
 
-  // Loading ahead is worth less than a second block on the multiprocessor.
-  int64_t wanted_shared(const LaunchPlan& plan) const {
-    const int64_t half = device_.shared_per_sm / 2 - kReservedShared;
-    return plan.stages == 2 && plan.chunks == 1 ? std::min<int64_t>(half, device_.shared_per_block)
-                                                : device_.shared_per_block;
+  int64_t shared_of(const Candidate& candidate) const {
+    return std::min(device_.shared_per_block, device_.shared_per_sm / candidate.blocks - kReservedShared);
   }
 
   // Few large groups are better cut into sets of rows, each for a block of its own.

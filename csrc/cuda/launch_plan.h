@@ -53,7 +53,7 @@ struct LaunchBounds {
 
   VTFAST_HOST_DEVICE static constexpr LaunchBounds of(Pass pass, int padded_dim, int element_size) {
     const int row_bytes = padded_dim * element_size * (pass == Pass::kBackward ? 2 : 1);
-    return row_bytes <= 64 ? LaunchBounds{8, 2} : row_bytes <= 128 ? LaunchBounds{6, 2} : LaunchBounds{8, 1};
+    return row_bytes <= 64 ? LaunchBounds{8, 2} : row_bytes <= 128 ? LaunchBounds{12, 1} : LaunchBounds{8, 1};
   }
 };
 
