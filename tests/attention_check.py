@@ -122,14 +122,14 @@ def _sizes_of_terms(problem: Problem) -> dict[str, float]:
     """
     heads = problem.settings["num_heads"]
     head_dim = problem.qkv.shape[-1] // 3 // heads
-    packed = problem.qkv.double().nan_to_num(0).reshape(-1, 3, heads, head_dim)
+    packed = problem.qkv.double().nan_to_num(0, 0, 0).reshape(-1, 3, heads, head_dim)
     if problem.pad_qkv is not None:
         packed = torch.cat([packed, problem.pad_qkv.double().reshape(1, 3, heads, head_dim)])
     if packed.shape[0] == 0:
         return dict.fromkeys(("out", "d_qkv", "d_bias_table", "d_pad_qkv"), 0.0)
     scale = abs(problem.settings.get("scale") or head_dim**-0.5)
     q, k, v = packed.norm(dim=-1).amax(dim=(0, 2)).tolist()
-    grad = problem.grad_out.double().reshape(-1, head_dim).norm(dim=-1).max().item()
+    grad = problem.grad_out.double().nan_to_num(0, 0, 0).reshape(-1, head_dim).norm(dim=-1).max().item()
     # Vectors of norm a and b that know nothing of each other have a product of about a * b / sqrt(head_dim).
     relative = 1 + scale * q * k * head_dim**-0.5
     dp = grad * v * head_dim**-0.5

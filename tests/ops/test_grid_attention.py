@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from attention_check import DTYPES, Triple, check, evaluate, every_dtype, make_problem, native
+from attention_check import DTYPES, Problem, Triple, check, evaluate, every_dtype, make_problem, native
 from target import DEVICE, EMULATED, thinned
 
 pytestmark = [pytest.mark.requires_native, pytest.mark.every_device]
@@ -249,11 +249,36 @@ def test_empty_batch(dtype: torch.dtype) -> None:
     assert (results["d_pad_qkv"] == 0).all()
 
 
-@pytest.mark.parametrize("block", [(1, 1, 2), (1, 3, 1), (1, 3, 2), (2, 3, 2)], ids=str)
-@pytest.mark.parametrize("part", ["q", "k", "v"])
-def test_nan_stays_in_its_group_and_does_not_vanish(part: str, block: Triple) -> None:
-    problem = make_problem((2, 3, 4), block, batch=1)
-    token = 5  # in the first window of the first frame
-    problem.qkv[0, token, {"q": 0, "k": 1, "v": 2}[part] * 16] = math.nan  # head 0
+BLOCKS_OF_ONE_TILE = [(1, 1, 2), (1, 3, 1), (1, 3, 2), (2, 3, 2)]
+
+
+def poison(problem: Problem, part: str, value: float) -> None:
+    """Puts `value` into head 0 of token 5 of the first clip."""
+    tensor = problem.grad_out if part == "grad_out" else problem.qkv[..., 16 * "qkv".index(part) :]
+    tensor[0, 5, 0] = value
+
+
+@pytest.mark.parametrize("block", BLOCKS_OF_ONE_TILE, ids=str)
+@pytest.mark.parametrize("part", ["q", "k", "v", "grad_out"])
+def test_nan_does_not_vanish(part: str, block: Triple) -> None:
+    problem = make_problem((2, 3, 4), block)
+    poison(problem, part, math.nan)
     check(problem)
-    assert evaluate(native, problem)["out"].isnan().any()
+    assert evaluate(native, problem)["d_qkv"].isnan().any()
+
+
+@every_dtype
+@pytest.mark.parametrize("block", BLOCKS_OF_ONE_TILE, ids=str)
+@pytest.mark.parametrize("part", ["q", "k", "v", "grad_out"])
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+def test_what_is_not_finite_stays_in_its_group(value: float, part: str, block: Triple, dtype: torch.dtype) -> None:
+    problem = make_problem((2, 3, 4), block, dtype=dtype)
+    clean = evaluate(native, problem)
+    poison(problem, part, value)
+    poisoned = evaluate(native, problem)
+    group = torch.cartesian_prod(*(torch.arange(size) for size in (2, 3, 4))) // torch.tensor(block)
+    others = (group != group[5]).any(dim=-1).to(DEVICE)
+    assert not poisoned["d_qkv"].isfinite().all()
+    for name in ("out", "d_qkv"):
+        assert torch.equal(poisoned[name][0, others], clean[name][0, others])
+        assert torch.equal(poisoned[name][1], clean[name][1])
