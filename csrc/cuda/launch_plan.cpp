@@ -141,6 +141,7 @@ const char* unsupported(const GridAttentionParams& p) {
   if (p.data_type == DataType::kFloat64) return "float64 has no kernel on CUDA";
   if (p.head_dim % 8 != 0 || p.head_dim > 128) return "head_dim must be a multiple of 8 and at most 128 on CUDA";
   if (p.batch * p.num_tokens() > kMost || p.geometry.num_slots() > kMost / 64) return "more than 2^31 tokens";
+  if (p.bias_table != nullptr && p.bias.table_size() > kMost / 64) return "a bias table of more than 2^25 rows";
   if (p.batch * p.geometry.num_groups() > kMost) return "more than 2^31 groups";
   return nullptr;
 }
