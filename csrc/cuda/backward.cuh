@@ -75,10 +75,14 @@ class Backward {
   }
 
  private:
+  // Of a warp: a cut group has one for each.
   template <class Body>
   __device__ void for_each_tile(const Step& step, const Body& body) {
-    for (int row = threadIdx.x / 32 * 16; row < p_.plan.rows; row += p_.plan.warps * 16)
+    int row = threadIdx.x / 32 * 16;
+    do {
       body(Tile::of<kWhole>(p_, step, row));
+      row += p_.plan.warps * 16;
+    } while (kWhole && row < p_.plan.rows);
   }
 
   __device__ void query_phase(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {

@@ -62,6 +62,7 @@ KernelParams describe(const GridAttentionParams& p, const Device& device, Pass p
   k.layout = SharedLayout::of(k.plan, pass, element_size(p.data_type), k.table_size);
   k.prefix_keys = p.prefix_keys;
   k.prefix_queries = p.prefix_queries;
+  k.prefix_share = k.global_prefix() ? 1.0f : 1.0f / static_cast<float>(p.geometry.num_groups());
   k.qkv = p.qkv;
   k.pad_qkv = p.pad_qkv;
   k.key_mask = p.key_mask;

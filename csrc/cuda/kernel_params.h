@@ -38,6 +38,7 @@ struct KernelParams {
   float score_scale;  // for logarithms of base 2
   bool prefix_keys;
   PrefixQueries prefix_queries;
+  float prefix_share;  // of a group in the result of a prefix query: one, or its part of a mean
   LaunchPlan plan;
   SharedLayout layout;
 

@@ -26,7 +26,7 @@ struct PrefixHead {
 
 // Results of the groups, put together: by the sums of their softmaxes, or as a mean.
 template <class T>
-__global__ void __launch_bounds__(kSumThreads) merge_prefix_kernel(const __grid_constant__ KernelParams p) {
+__global__ void __launch_bounds__(kSumThreads, 1) merge_prefix_kernel(const __grid_constant__ KernelParams p) {
   const PrefixHead at(p);
   float* shared = reinterpret_cast<float*>(ptx::shared_memory());
   const int width = p.head_dim + 1, groups = p.num_groups;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kSumThreads) merge_prefix_kernel(const __grid_
   sum_rows(
       groups, p.head_dim, shared,
       [&](int64_t group, int column) {
-        const float weight = p.global_prefix() ? expf(lse_of(group) - lse) : 1.0f / groups;
+        const float weight = p.global_prefix() ? expf(lse_of(group) - lse) : p.prefix_share;
         return weight * partial(group)[column];
       },
       [&](int column, float sum) { out[column] = from_float<T>(sum); });
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kSumThreads) merge_prefix_kernel(const __grid_
 // What the backward of a prefix query needs before its groups: their share of its gradient, and, where one pass covers
 // the clip, delta.
 template <class T>
-__global__ void __launch_bounds__(kSumThreads) prepare_prefix_kernel(const __grid_constant__ KernelParams p) {
+__global__ void __launch_bounds__(kSumThreads, 1) prepare_prefix_kernel(const __grid_constant__ KernelParams p) {
   const PrefixHead at(p);
   float* shared = reinterpret_cast<float*>(ptx::shared_memory());
   float* q = shared + kSumThreads;
@@ -72,13 +72,12 @@ __global__ void __launch_bounds__(kSumThreads) prepare_prefix_kernel(const __gri
   const T* grad_out = static_cast<const T*>(p.grad_out) + row * p.channels() + channel;
   const int64_t prefix = int64_t{at.clip} * p.geometry.num_prefix + at.prefix;
   T* grad_prefix = static_cast<T*>(const_cast<void*>(p.grad_prefix)) + prefix * p.channels() + channel;
-  const float share = p.global_prefix() ? 1.0f : 1.0f / int{p.num_groups};
   const auto packed = [&](int64_t token, Operand operand) {
     return packed_row(p, static_cast<const T*>(p.qkv), token, operand, at.head);
   };
   for (int i = threadIdx.x; i < p.head_dim; i += blockDim.x) {
     grad[i] = to_float(grad_out[i]);
-    grad_prefix[i] = from_float<T>(grad[i] * share);
+    grad_prefix[i] = from_float<T>(grad[i] * p.prefix_share);
     q[i] = to_float(packed(row, Operand::kQuery)[i]);
   }
   __syncthreads();
@@ -107,7 +106,7 @@ __global__ void __launch_bounds__(kSumThreads) prepare_prefix_kernel(const __gri
 
 // The groups' shares of the gradient of a prefix token's q, k and v; zeros if no group knows the prefix.
 template <class T>
-__global__ void __launch_bounds__(kSumThreads) sum_prefix_gradients_kernel(const __grid_constant__ KernelParams p) {
+__global__ void __launch_bounds__(kSumThreads, 1) sum_prefix_gradients_kernel(const __grid_constant__ KernelParams p) {
   const PrefixHead at(p);
   float* shared = reinterpret_cast<float*>(ptx::shared_memory());
   for (int part = 0; part < 3; ++part) {

@@ -109,16 +109,16 @@ __device__ inline void accumulate(float (&first)[kTiles][4], const Weights<T>& f
   if constexpr (kTiles > 12) {
     accumulate(first, first_weights, columns);
     accumulate(second, second_weights, columns);
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int d = 0; d < kTiles / 2; ++d) {
-    uint32_t b[4];
-    read_transposed<T, kTiles>(b, columns, d);
-    T::multiply(first[2 * d], first_weights.a, b[0], b[1]);
-    T::multiply(first[2 * d + 1], first_weights.a, b[2], b[3]);
-    T::multiply(second[2 * d], second_weights.a, b[0], b[1]);
-    T::multiply(second[2 * d + 1], second_weights.a, b[2], b[3]);
+    for (int d = 0; d < kTiles / 2; ++d) {
+      uint32_t b[4];
+      read_transposed<T, kTiles>(b, columns, d);
+      T::multiply(first[2 * d], first_weights.a, b[0], b[1]);
+      T::multiply(first[2 * d + 1], first_weights.a, b[2], b[3]);
+      T::multiply(second[2 * d], second_weights.a, b[0], b[1]);
+      T::multiply(second[2 * d + 1], second_weights.a, b[2], b[3]);
+    }
   }
 }
 

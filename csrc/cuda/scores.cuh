@@ -39,23 +39,23 @@ class BiasTable {
 
 // What the two rows of a lane, `Lane::row` and the eighth below, bring to a score; rows are queries or keys.
 template <bool kAreKeys>
-struct LaneRows {
+class LaneRows {
+ public:
   static constexpr int kSign = kAreKeys ? -1 : 1;
 
-  bool placed[2];
   int origin[2];  // byte of the bias with a column whose place is 0
-  unsigned bits[2];
 
-  __device__ LaneRows(const Entries& tile, const BiasTable& table) {
-    const Lane lane;
+  __device__ LaneRows(const Entries& tile, const BiasTable& table) : mine_(tile, Lane().row) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = lane.row + 8 * half, place = tile.place[row];
-      placed[half] = place >= 0;
-      origin[half] = table.origin() + kSign * max(place, 0);
-      bits[half] = kAreKeys ? tile.key_bits[row] : tile.query_bits[row];
-    }
+    for (int half = 0; half < 2; ++half) origin[half] = table.origin() + kSign * max(mine_.place[8 * half], 0);
   }
+
+  // Read anew where they are needed, which is seldom: registers are scarce.
+  __device__ bool placed(int half) const { return mine_.place[8 * half] >= 0; }
+  __device__ unsigned bits(int half) const { return (kAreKeys ? mine_.key_bits : mine_.query_bits)[8 * half]; }
+
+ private:
+  const Entries mine_;
 };
 
 // Adds the bias of 16 columns; nothing to a row or column without a place.
@@ -71,7 +71,7 @@ __device__ inline void scale_and_add_bias(Block& scores, float scale, const Bias
       const int column = static_cast<int>(i % 2 == 0 ? pair.x : pair.y);
       const int distance = LaneRows<kAreKeys>::kSign * (kCareful ? max(column, 0) : column);
       const float bias = table.at<kResident>(rows.origin[i / 2] - distance);
-      const bool placed = !kCareful || (rows.placed[i / 2] && column >= 0);
+      const bool placed = !kCareful || (rows.placed(i / 2) && column >= 0);
       scores[n][i] = fmaf(scores[n][i], scale, placed ? bias : 0);
     }
   }
@@ -85,7 +85,7 @@ __device__ inline void hide(Block& scores, const LaneRows<kAreKeys>& rows, Share
     const uint2 pair = bits.as<uint2>()[4 * n + lane.column / 2];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if ((rows.bits[i / 2] & (i % 2 == 0 ? pair.x : pair.y)) == 0) scores[n][i] = -INFINITY;
+      if ((rows.bits(i / 2) & (i % 2 == 0 ? pair.x : pair.y)) == 0) scores[n][i] = -INFINITY;
     }
   }
 }

@@ -18,13 +18,13 @@ struct TableParams {
 };
 
 // Heads apart, for logarithms of base 2.
-__global__ void __launch_bounds__(kSumThreads) prepare_table_kernel(const __grid_constant__ TableParams p) {
+__global__ void __launch_bounds__(kSumThreads, 1) prepare_table_kernel(const __grid_constant__ TableParams p) {
   const int64_t i = int64_t{blockIdx.x} * kSumThreads + threadIdx.x;
   if (i >= int64_t{p.table_size} * p.num_heads) return;
   p.to[i] = p.from[i % p.table_size * p.num_heads + i / p.table_size] * kLog2e;
 }
 
-__global__ void __launch_bounds__(kSumThreads) sum_table_kernel(const __grid_constant__ TableParams p) {
+__global__ void __launch_bounds__(kSumThreads, 1) sum_table_kernel(const __grid_constant__ TableParams p) {
   float* shared = reinterpret_cast<float*>(ptx::shared_memory());
   const int head = blockIdx.x % p.num_heads, first = blockIdx.x / p.num_heads * kTableSlice;
   sum_rows(
@@ -49,7 +49,7 @@ struct PaddingParams {
 
 // A padded position is no query, so its q has no gradient.
 template <class T>
-__global__ void __launch_bounds__(kSumThreads) sum_padding_kernel(const __grid_constant__ PaddingParams p) {
+__global__ void __launch_bounds__(kSumThreads, 1) sum_padding_kernel(const __grid_constant__ PaddingParams p) {
   float* shared = reinterpret_cast<float*>(ptx::shared_memory());
   const int head = blockIdx.x, width = 2 * p.head_dim, channels = p.num_heads * p.head_dim;
   T* to = static_cast<T*>(p.to) + head * p.head_dim;
