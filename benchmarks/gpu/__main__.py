@@ -21,7 +21,6 @@ from benchmarks.gpu.stages import Outcome, Stage, run_stages
 
 _ROOT = Path(__file__).parents[2]
 _LOG_CHARACTERS = 500_000  # of each, the last ones
-_LOG_CHARACTERS = 500_000  # of each, the last ones
 
 
 def main(argv: Sequence[str] | None = None) -> int:

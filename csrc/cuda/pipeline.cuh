@@ -141,25 +141,16 @@ class Pipeline {
   }
 
   __device__ void describe(const Step& step, int only) const {
-    if constexpr (kWhole) {
-      const Entries entries = row_entries(step);
+    if (kWhole || step.chunk == 0) describe(row_entries(step), p_.layout.rows, step.unit, step.first_row, only);
+    if (!kWhole) describe(column_entries(step), p_.layout.columns, step.unit, step.chunk * p_.plan.chunk, only);
+  }
+
+  // `count` entries: of whole units, or from `first` on of one.
+  __device__ void describe(const Entries& entries, int count, int unit, int first, int only) const {
 #pragma unroll 1
-      for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
-        describe_entry(p_, step.unit + i / p_.unit_rows, i % p_.unit_rows, only, entries, i);
-      }
-      return;
-    }
-    if (kWhole || step.chunk == 0) {
-      const Entries entries = row_entries(step);
-#pragma unroll 1
-      for (int i = threadIdx.x; i < p_.layout.rows; i += blockDim.x) {
-        describe_entry(p_, step.unit, step.first_row + i, only, entries, i);
-      }
-    }
-    const Entries entries = column_entries(step);
-#pragma unroll 1
-    for (int i = threadIdx.x; i < p_.layout.columns; i += blockDim.x) {
-      describe_entry(p_, step.unit, step.chunk * p_.plan.chunk + i, only, entries, i);
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+      const int within = kWhole ? i / p_.unit_rows : 0, entry = kWhole ? i % p_.unit_rows : first + i;
+      describe_entry(p_, unit + within, entry, only, entries, i);
     }
   }
 
