@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -31,23 +32,50 @@ def environment(sanitizer: str, folder: Path, log: Path) -> dict[str, str]:
     }
 
 
+@dataclass
+class Run:
+    """A process under a sanitizer, what it prints and what the sanitizer reports."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    def output(self) -> str:
+        self.process.wait()
+        return (self.folder / "output").read_text()
+
+    def reports(self) -> list[str]:
+        return [report.read_text() for report in self.folder.glob("report*")]
+
+
+# Sanitizer -> architecture, order of threads, and tests: to that order, float16 is bfloat16.
+RUNS = {"address": (90, 1, ""), "thread": (80, 2, "not -float16 and not [float16")}
+
+
+@pytest.fixture(scope="module")
+def runs(build: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+    """All of them side by side: each has one busy thread."""
+    started: dict[str, Run] = {}
+    try:
+        for sanitizer, (arch, seed, cases) in RUNS.items():
+            folder = tmp_path_factory.mktemp(sanitizer)
+            variables = environment(sanitizer, build(sanitizer), folder / "report")
+            variables |= {"VTFAST_EMULATION_ARCH": str(arch), "VTFAST_EMULATION_SEED": str(seed)}
+            command = [sys.executable, "-m", "pytest", "-p", "emulation.plugin", "--device", "emulation", "-q"]
+            with (folder / "output").open("wb") as output:
+                process = subprocess.Popen(
+                    [*command, "tests/ops", "-k", cases], cwd=ROOT, env=variables, stdout=output, stderr=output
+                )
+            started[sanitizer] = Run(process, folder)
+        yield started
+    finally:
+        for run in started.values():
+            run.process.kill()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("sanitizer", "arch", "seed", "cases"),
-    # To the order of threads, float16 is bfloat16.
-    [("address", 90, 1, ""), ("thread", 80, 2, "not -float16 and not [float16")],
-    ids=["address", "thread"],
-)
-def test_operations(
-    sanitizer: str, arch: int, seed: int, cases: str, build: Callable[[str], Path], tmp_path: Path
-) -> None:
-    variables = environment(sanitizer, build(sanitizer), tmp_path / "report")
-    variables |= {"VTFAST_EMULATION_ARCH": str(arch), "VTFAST_EMULATION_SEED": str(seed)}
-    command = [sys.executable, "-m", "pytest", "-p", "emulation.plugin", "--device", "emulation", "-q", "tests/ops"]
-    command += ["-k", cases]
-    result = subprocess.run(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    reports = [report.read_text() for report in tmp_path.glob("report*")]
-    assert not reports, reports[0]
-    assert result.returncode == 0, result.stdout
+@pytest.mark.parametrize("sanitizer", RUNS)
+def test_operations(sanitizer: str, runs: dict[str, Run]) -> None:
+    run = runs[sanitizer]
+    output = run.output()
+    assert not run.reports(), run.reports()[0]
+    assert run.process.returncode == 0, output
