@@ -28,7 +28,7 @@ struct GradientTile {
   }
 };
 
-// What 16 queries add up besides: the sum of p dp over the keys, as it is and as the weights of dq were rounded.
+// What 16 queries add up besides: delta, the sum of p dp over the keys, as it is and as the weights of dq were rounded.
 struct DeltaSums {
   float exact[2];
   float rounded[4];
@@ -44,6 +44,9 @@ class Backward {
  public:
   static constexpr bool kWhole = kPhase == Phase::kBoth;
   static constexpr int kRowBytes = SharedRow<T, D>::kBytes;
+  // In one sweep, dq is a difference of two sums. That costs float32 digits where keys are alike, as padding is; so it
+  // first finds delta, and sixteen-bit types, whose weights are rounded anyway, save the time.
+  static constexpr int kSweeps = sizeof(T) == 4 && kPhase != Phase::kKeys ? 2 : 1;
   static constexpr int kBlocks = D <= 96 ? 2 : 1;  // of 16 queries, whose scores a warp of keys holds at once
 
   __device__ explicit Backward(const KernelParams& p)
@@ -86,11 +89,21 @@ class Backward {
   }
 
   __device__ void query_phase(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums) {
-    if (kWhole || step.chunk == 0) {
+    if (step.is_first()) {
       const int offset = tile.row * kRowBytes;
       rows.begin(pipeline_.rows(step, 0) + offset, pipeline_.rows(step, 1) + offset);
       sums.begin();
     }
+    const int first = kWhole ? 0 : step.sweep, last = kWhole ? kSweeps - 1 : step.sweep;
+#pragma unroll 1
+    for (int sweep = first; sweep <= last; ++sweep) {
+      sweep_keys(step, tile, rows, sums, sweep);
+      if (kSweeps > 1 && sweep == 0 && (kWhole || step.chunk == p_.plan.chunks - 1)) find_delta(step, tile, sums);
+    }
+    if (pipeline_.is_last(step)) finish_queries(step, tile, rows, sums);
+  }
+
+  __device__ void sweep_keys(const Step& step, const Tile& tile, GradientTile<T, D>& rows, DeltaSums& sums, int sweep) {
     const Entries queries(pipeline_.row_entries(step), tile.row);
     const Entries keys(pipeline_.column_entries(step), tile.unit_row);
     const LaneRows<false> lane_rows(queries, table_);
@@ -105,19 +118,46 @@ class Backward {
       finish_scores(weights, p_.score_scale, table_, lane_rows, Entries(keys, at), at + 16 > tile.careful_from);
       multiply(d_weights, rows.second, v + at * kRowBytes);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int half = i % 4 / 2;
-        float& weight = weights[i / 4][i % 4];
-        weight = ptx::ex2(weight - origin[half]);
-        sums.exact[half] = fmaf(weight, d_weights[i / 4][i % 4], sums.exact[half]);
+      for (int i = 0; i < 8; ++i) weights[i / 4][i % 4] = ptx::ex2(weights[i / 4][i % 4] - origin[i % 4 / 2]);
+      if (kSweeps == 1 || sweep == 0) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          float& sum = sums.exact[i % 4 / 2];
+          sum = fmaf(weights[i / 4][i % 4], d_weights[i / 4][i % 4], sum);
+        }
       }
-      add_query_gradient(rows, sums, weights, d_weights, k + at * kRowBytes);
+      if constexpr (kSweeps == 1) {
+        add_query_gradient(rows, sums, weights, d_weights, k + at * kRowBytes);
+      } else if (sweep == 1) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          d_weights[i / 4][i % 4] = weights[i / 4][i % 4] * (d_weights[i / 4][i % 4] - sums.exact[i % 4 / 2]);
+        }
+        accumulate(rows.d_first, Weights<T>(d_weights), k + at * kRowBytes);
+      }
     }
-    if (kWhole || step.chunk == p_.plan.chunks - 1) finish_queries(step, tile, rows, sums);
   }
 
-  // dq = sum of p (dp - delta) k before delta is known: sums of p dp k and of p k. Both take p as it was rounded, and
-  // so does their delta, so that what cancels in theory cancels here.
+  // Completes the exact sums, before the last sweep needs them.
+  __device__ void find_delta(const Step& step, const Tile& tile, DeltaSums& sums) const {
+    const Shared<int> tokens = pipeline_.row_entries(step).row + tile.row;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int at = Lane().row + 8 * half, token = tokens[at];
+      sums.exact[half] = sum_of_row(sums.exact[half]);
+      if (is_global_prefix(token)) sums.exact[half] = *delta_of(tile, at, token);
+    }
+  }
+
+  __device__ bool is_global_prefix(int token) const { return p_.global_prefix() && is_prefix(p_, token); }
+
+  // Where delta is handed on between launches; null if nothing is a query there.
+  __device__ float* delta_of(const Tile& tile, int at, int token) const {
+    return statistic(p_, p_.delta, p_.prefix_delta, tile.unit, tile.entry + at, token, pipeline_.head);
+  }
+
+  // dq = sum of p (dp - delta) k in one sweep, before delta is known: sums of p dp k and of p k. Both take p as it was
+  // rounded, and so does their delta, so that what cancels in theory cancels here.
   __device__ void add_query_gradient(GradientTile<T, D>& rows, DeltaSums& sums, Block& weights, Block& d_weights,
                                      Shared<char> k) {
     const Weights<T> rounded(weights);
@@ -136,17 +176,20 @@ class Backward {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int at = lane.row + 8 * half, token = tokens[at];
-      float delta = sum_of_row(sums.exact[half]), rounded = sums.rounded[2 * half];
       const bool prefix = is_prefix(p_, token);
-      float* saved = statistic(p_, p_.delta, p_.prefix_delta, tile.unit, tile.entry + at, token, pipeline_.head);
-      if (prefix && p_.global_prefix()) delta = rounded = *saved;  // that of all groups
-      if (kWhole) saved = (pipeline_.stats(step, 1) + (tile.row + at)).address();
-      if (saved != nullptr && lane.column == 0) *saved = delta;
+      float delta = sums.exact[half];
+      if constexpr (kSweeps == 1) {
+        delta = sum_of_row(delta);
+        float rounded = sums.rounded[2 * half];
+        if (is_global_prefix(token)) delta = rounded = *delta_of(tile, at, token);  // that of all groups
 #pragma unroll
-      for (int d = 0; d < D / 8; ++d) {
-        rows.d_first[d][2 * half] -= rounded * rows.d_second[d][2 * half];
-        rows.d_first[d][2 * half + 1] -= rounded * rows.d_second[d][2 * half + 1];
+        for (int d = 0; d < D / 8; ++d) {
+          rows.d_first[d][2 * half] -= rounded * rows.d_second[d][2 * half];
+          rows.d_first[d][2 * half + 1] -= rounded * rows.d_second[d][2 * half + 1];
+        }
       }
+      float* saved = kWhole ? (pipeline_.stats(step, 1) + (tile.row + at)).address() : delta_of(tile, at, token);
+      if (saved != nullptr && lane.column == 0) *saved = delta;
       if (prefix) store_partial<D>(rows.d_first, half, factor[half], p_.head_dim, prefix_partial(tile, at, token, 0));
     }
     store(rows.d_first, factor, tokens, Operand::kQuery);
@@ -157,7 +200,7 @@ class Backward {
     // columns.
     const auto key_operand = [&](int i) { return kWhole ? pipeline_.columns(step, i) : pipeline_.rows(step, i); };
     const auto query_operand = [&](int i) { return kWhole ? pipeline_.rows(step, i) : pipeline_.columns(step, i); };
-    if (kWhole || step.chunk == 0) {
+    if (step.is_first()) {
       const int offset = tile.row * kRowBytes;
       rows.begin(key_operand(0) + offset, key_operand(1) + offset);
     }
@@ -182,7 +225,7 @@ class Backward {
       }
       d_table_.add(d_scores, keys, Entries(queries, first), tile.count - first);
     }
-    if (kWhole || step.chunk == p_.plan.chunks - 1) finish_keys(step, tile, rows);
+    if (pipeline_.is_last(step)) finish_keys(step, tile, rows);
   }
 
   // Scores in, their gradient out.
@@ -267,7 +310,7 @@ class Backward {
   }
 
   const KernelParams& p_;
-  const Pipeline<T, D, Pass::kBackward, kWhole, kPhase != Phase::kKeys> pipeline_;
+  const Pipeline<T, D, Pass::kBackward, kWhole, kPhase != Phase::kKeys, kWhole ? 1 : kSweeps> pipeline_;
   const Shared<char> scratch_;
   const Shared<float> pad_sums_;
   const BiasTable table_;

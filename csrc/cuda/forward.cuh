@@ -117,9 +117,9 @@ class Forward {
     pipeline_.run([&](const Step& step) {
       for (int row = threadIdx.x / 32 * 16; row < p_.plan.rows; row += p_.plan.warps * 16) {
         const Tile tile = Tile::of<kWhole>(p_, step, row);
-        if (kWhole || step.chunk == 0) queries.begin(pipeline_.rows(step, 0) + row * SharedRow<T, D>::kBytes);
+        if (step.is_first()) queries.begin(pipeline_.rows(step, 0) + row * SharedRow<T, D>::kBytes);
         attend(step, tile, queries);
-        if (kWhole || step.chunk == p_.plan.chunks - 1) finish(step, tile, queries);
+        if (pipeline_.is_last(step)) finish(step, tile, queries);
       }
     });
   }

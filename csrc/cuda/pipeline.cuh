@@ -13,6 +13,10 @@ struct Step {
   int unit;       // first of the item
   int first_row;  // of the unit, 0 unless an item is a set of rows
   int chunk;
+  int sweep;  // over the chunks
+
+  // Of the item.
+  __device__ bool is_first() const { return chunk == 0 && sweep == 0; }
 };
 
 // A tile of 16 rows of a step, and the columns that it meets there: those of its unit.
@@ -35,8 +39,9 @@ struct Tile {
   }
 };
 
-// `kWhole` is plan.whole(); `kQueriesAreRows` unless the rows are keys and the columns queries.
-template <class T, int D, Pass kPass, bool kWhole, bool kQueriesAreRows>
+// `kWhole` is plan.whole(); `kQueriesAreRows` unless the rows are keys and the columns queries; `kSweeps` is how often
+// an item's chunks are walked over.
+template <class T, int D, Pass kPass, bool kWhole, bool kQueriesAreRows, int kSweeps = 1>
 class Pipeline {
  public:
   static constexpr bool kBackward = kPass == Pass::kBackward;
@@ -55,7 +60,7 @@ class Pipeline {
   // run `lead` steps ahead of it, and the descriptions that they follow one more.
   template <class Compute>
   __device__ void run(const Compute& compute) const {
-    const int steps = items_ * (kWhole ? 1 : p_.plan.chunks), lead = p_.plan.stages - 1;
+    const int steps = items_ * kSweeps * (kWhole ? 1 : p_.plan.chunks), lead = p_.plan.stages - 1;
     for (int s = -p_.plan.stages; s < steps; ++s) {
       if (lead > 0) ptx::cp_async_wait<0>();
       __syncthreads();
@@ -67,6 +72,11 @@ class Pipeline {
       }
       if (s >= 0) compute_apart(at(s), compute);
     }
+  }
+
+  // Whether the rows of an item have met all columns.
+  __device__ bool is_last(const Step& step) const {
+    return kWhole || (step.chunk == p_.plan.chunks - 1 && step.sweep == kSweeps - 1);
   }
 
   // Row operand: q (and grad_out), or k and v in the key phase alone.
@@ -129,9 +139,10 @@ class Pipeline {
   __device__ int stage(int number) const { return number & (p_.plan.stages - 1); }
 
   __device__ Step at(int index) const {
-    if (kWhole) return {index, index, (worker + index * static_cast<int>(p_.plan.workers)) * p_.plan.units, 0, 0};
-    const int ordinal = index / p_.chunks, item = worker + ordinal * static_cast<int>(p_.plan.workers);
-    return {index, ordinal, item / p_.row_sets, item % p_.row_sets * p_.plan.rows, index % p_.chunks};
+    const int workers = static_cast<int>(p_.plan.workers);
+    if (kWhole) return {index, index, (worker + index * workers) * p_.plan.units, 0, 0, 0};
+    const int sweep = index / p_.chunks, ordinal = sweep / kSweeps, item = worker + ordinal * workers;
+    return {index, ordinal, item / p_.row_sets, item % p_.row_sets * p_.plan.rows, index % p_.chunks, sweep % kSweeps};
   }
 
   __device__ Entries description(int number, int first) const {
@@ -141,7 +152,7 @@ class Pipeline {
   }
 
   __device__ void describe(const Step& step, int only) const {
-    if (kWhole || step.chunk == 0) describe(row_entries(step), p_.layout.rows, step.unit, step.first_row, only);
+    if (step.is_first()) describe(row_entries(step), p_.layout.rows, step.unit, step.first_row, only);
     if (!kWhole) describe(column_entries(step), p_.layout.columns, step.unit, step.chunk * p_.plan.chunk, only);
   }
 
@@ -158,7 +169,7 @@ class Pipeline {
   __device__ static Operand of_keys(int i) { return i == 0 ? Operand::kKey : Operand::kValue; }
 
   __device__ void load(const Step& step) const {
-    if (kWhole || step.chunk == 0) {
+    if (step.is_first()) {
       const Shared<int> entries = row_entries(step).row;
 #pragma unroll 1
       for (int i = 0; i < kRowOperands; ++i) {
