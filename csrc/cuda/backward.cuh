@@ -277,9 +277,9 @@ class Backward {
 
   // Where a group's share of a prefix token's gradient goes; `part` is q, k or v.
   __device__ float* prefix_partial(const Tile& tile, int at, int token, int part) const {
-    const int64_t group = group_of_entry(p_, tile.unit, tile.entry + at);
-    const int64_t row = (group * p_.num_heads + pipeline_.head) * p_.geometry.num_prefix + token % p_.clip_tokens;
-    return p_.prefix_grad_partials + (row * 3 + part) * p_.head_dim;
+    const int group = group_of_entry(p_, tile.unit, tile.entry + at);
+    const int64_t place = prefix_place(p_, group, pipeline_.head, token % p_.clip_tokens);
+    return p_.prefix_grad_partials + (place * 3 + part) * p_.head_dim;
   }
 
   // Adds the padded rows of a tile to the warp's sums for keys (0) or values (1).

@@ -50,8 +50,8 @@ __device__ inline void load_rows(const KernelParams& p, Operand operand, int hea
   }
 }
 
-// Place of a query's statistics in [B, heads, N], or, of a prefix query in `group` of its clip, in [B, passes, heads,
-// P].
+// Place of a query's statistics in [B, heads, N], or of a prefix query's, in `group` of its clip, in
+// [B, passes, heads, P].
 __device__ inline int64_t stat_index(const KernelParams& p, int row, int head) {
   const int clip = row / p.clip_tokens, token = row % p.clip_tokens - p.geometry.num_prefix;
   return (int64_t{clip} * p.num_heads + head) * p.geometry.num_tokens() + token;
@@ -63,9 +63,14 @@ __device__ inline int64_t prefix_stat_index(const KernelParams& p, int row, int 
   return (passes * p.num_heads + head) * p.geometry.num_prefix + row % p.clip_tokens;
 }
 
-// Group within its clip that a prefix entry of a unit belongs to, and among all clips.
+// Group among all clips that an entry of a unit belongs to.
 __device__ inline int group_of_entry(const KernelParams& p, int unit, int entry) {
   return unit * p.plan.groups_per_unit + entry / p.entries;
+}
+
+// What groups leave for a prefix token stands in [B * G, heads, P]: the place of one group's.
+__device__ inline int64_t prefix_place(const KernelParams& p, int64_t group, int head, int prefix) {
+  return (group * p.num_heads + head) * p.geometry.num_prefix + prefix;
 }
 
 // The statistic of the query at an entry, or null if nothing is a query there.

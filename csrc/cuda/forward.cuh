@@ -159,8 +159,7 @@ class Forward {
   }
 
   __device__ float* prefix_partial(int token, int group) const {
-    const int64_t row = (int64_t{group} * p_.num_heads + pipeline_.head) * p_.geometry.num_prefix;
-    return p_.prefix_partials + (row + token % p_.clip_tokens) * (p_.head_dim + 1);
+    return p_.prefix_partials + prefix_place(p_, group, pipeline_.head, token % p_.clip_tokens) * (p_.head_dim + 1);
   }
 
   const KernelParams& p_;

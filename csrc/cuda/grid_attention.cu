@@ -94,8 +94,10 @@ KernelParams describe_backward(const GridAttentionParams& p, const GridAttention
   take_table(k, workspace);
   k.grad_out = gradients.grad_out;
   k.d_qkv = gradients.d_qkv;
-  k.grad_prefix = workspace.take(p.batch * p.geometry.num_prefix * p.channels());
-  k.prefix_delta = workspace.take(p.batch * p.num_passes() * p.num_heads * p.geometry.num_prefix);
+  if (p.prefix_attends()) {
+    k.grad_prefix = workspace.take(p.batch * p.geometry.num_prefix * p.channels());
+    k.prefix_delta = workspace.take(prefix_heads(p) * p.num_passes());
+  }
   if (!k.plan.whole()) k.delta = workspace.take(p.batch * p.num_heads * p.geometry.num_tokens());
   if (k.group_prefix > 0) k.prefix_grad_partials = workspace.take(prefix_heads_of_groups(p) * 3 * p.head_dim);
   if (gradients.d_bias_table != nullptr) {
@@ -185,7 +187,7 @@ void grid_attention_forward(const GridAttentionParams& params, const Device& dev
 void grid_attention_backward(const GridAttentionParams& params, const GridAttentionGradients& gradients,
                              const Device& device, void* memory, void* stream) {
   Workspace workspace(memory);
-  KernelParams k = describe_backward(params, gradients, device, workspace);
+  const KernelParams k = describe_backward(params, gradients, device, workspace);
   switch (params.data_type) {
     case DataType::kBFloat16:
       return backward<BFloat16>(params, gradients, k, stream);

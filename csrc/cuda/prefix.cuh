@@ -18,9 +18,9 @@ struct PrefixHead {
 
   __device__ int row(const KernelParams& p) const { return clip * p.clip_tokens + prefix; }
 
-  // Of [B * G, heads, P].
+  // What a group of the clip left for it.
   __device__ int64_t of_group(const KernelParams& p, int64_t group) const {
-    return ((int64_t{clip} * p.num_groups + group) * p.num_heads + head) * p.geometry.num_prefix + prefix;
+    return prefix_place(p, int64_t{clip} * p.num_groups + group, head, prefix);
   }
 };
 
