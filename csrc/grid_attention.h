@@ -21,6 +21,7 @@ struct GridAttentionParams {
   int64_t head_dim;
   double scale;
   DataType data_type;
+  bool pad_keys;
   bool prefix_keys;
   PrefixQueries prefix_queries;
 

@@ -19,12 +19,12 @@ __all__ = ["build_info", "cpu_instruction_set", "extension", "why_unavailable"]
 _SCHEMAS = (
     "grid_attention(Tensor qkv, Tensor? bias_table, Tensor? pad_qkv, Tensor? key_mask, SymInt[3] grid,"
     " SymInt num_heads, SymInt[3] block, SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window,"
-    " bool bias_by_window, SymInt num_prefix, bool prefix_keys, int prefix_queries, float scale)"
+    " bool bias_by_window, bool pad_keys, SymInt num_prefix, bool prefix_keys, int prefix_queries, float scale)"
     " -> (Tensor, Tensor, Tensor)",
     "grid_attention_backward(Tensor grad_out, Tensor qkv, Tensor? bias_table, Tensor? pad_qkv, Tensor? key_mask,"
     " Tensor lse, Tensor prefix_lse, SymInt[3] grid, SymInt num_heads, SymInt[3] block,"
-    " SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window, bool bias_by_window, SymInt num_prefix,"
-    " bool prefix_keys, int prefix_queries, float scale) -> (Tensor, Tensor, Tensor)",
+    " SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window, bool bias_by_window, bool pad_keys,"
+    " SymInt num_prefix, bool prefix_keys, int prefix_queries, float scale) -> (Tensor, Tensor, Tensor)",
 )
 
 _CPU = torch.device("cpu")

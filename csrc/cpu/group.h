@@ -98,7 +98,7 @@ class Group {
   }
 
   void add_slot(int64_t token, uint8_t region, const bool* mask) {
-    const bool blocked = mask != nullptr && token != kPadding && !mask[token];
+    const bool blocked = token == kPadding ? !p_.pad_keys : mask != nullptr && !mask[token];
     masked |= blocked;
     column_token[num_slots] = token == kPadding ? kPadding : geometry_.num_prefix + token;
     column_region[num_slots] = blocked ? kBlocked : region;

@@ -65,7 +65,7 @@ __device__ inline void describe_slot(const KernelParams& p, int clip, int group,
       (g.t.region(position_t) / 2) | (g.h.region(position_h) / 2 << 1) | (g.w.region(position_w) / 2 << 2);
   const bool exists = t < g.t.size && h < g.h.size && w < g.w.size;
   const int token = (t * g.h.size + h) * g.w.size + w;
-  const bool open = !exists || p.key_mask == nullptr || p.key_mask[int64_t{clip} * g.num_tokens() + token];
+  const bool open = exists ? p.key_mask == nullptr || p.key_mask[int64_t{clip} * g.num_tokens() + token] : p.pad_keys;
   out.row[i] = exists ? clip * p.clip_tokens + g.num_prefix + token : kPadding;
   out.query_bits[i] = exists ? 1u << (region + shift) : 0;
   out.key_bits[i] = open ? ((1u << region) | (exists ? kOfClip : 0)) << shift : 0;
@@ -97,7 +97,7 @@ __device__ inline void describe_entry(const KernelParams& p, int unit, int entry
 // Whether some query of the unit does not see some of its keys.
 __device__ inline bool is_masked(const KernelParams& p, int unit) {
   const bool partial_prefix = p.group_prefix > 0 && (!p.prefix_keys || p.global_prefix());
-  if (p.plan.groups_per_unit > 1 || p.key_mask != nullptr || partial_prefix) return true;
+  if (p.plan.groups_per_unit > 1 || p.key_mask != nullptr || !p.pad_keys || partial_prefix) return true;
   return DeviceGroupIndex(p.geometry, unit % p.num_groups).crosses_seam(p.geometry);
 }
 

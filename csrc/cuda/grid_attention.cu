@@ -60,6 +60,7 @@ KernelParams describe(const GridAttentionParams& p, const Device& device, Pass p
   k.scale = static_cast<float>(p.scale);
   k.score_scale = static_cast<float>(p.scale * kLog2e);
   k.layout = SharedLayout::of(k.plan, pass, element_size(p.data_type), k.table_size);
+  k.pad_keys = p.pad_keys || !p.geometry.has_padding();
   k.prefix_keys = p.prefix_keys;
   k.prefix_queries = p.prefix_queries;
   k.prefix_share = k.global_prefix() ? 1.0f : 1.0f / static_cast<float>(p.geometry.num_groups());

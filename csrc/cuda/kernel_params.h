@@ -36,6 +36,7 @@ struct KernelParams {
   int batch, num_heads, head_dim;
   float scale;
   float score_scale;  // for logarithms of base 2
+  bool pad_keys;      // whether queries see padding, also true without any
   bool prefix_keys;
   PrefixQueries prefix_queries;
   float prefix_share;  // of a group in the result of a prefix query: one, or its part of a mean

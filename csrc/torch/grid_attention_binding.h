@@ -26,13 +26,13 @@ std::tuple<Tensor, Tensor, Tensor> grid_attention_forward(Tensor qkv, std::optio
                                                           std::optional<Tensor> pad_qkv, std::optional<Tensor> key_mask,
                                                           Sizes grid, int64_t num_heads, Sizes block, Sizes dilation,
                                                           Sizes shift, Sizes bias_window, bool bias_by_window,
-                                                          int64_t num_prefix, bool prefix_keys, int64_t prefix_queries,
-                                                          double scale) {
+                                                          bool pad_keys, int64_t num_prefix, bool prefix_keys,
+                                                          int64_t prefix_queries, double scale) {
   STD_TORCH_CHECK(Engine::owns(qkv), "qkv must be on ", Engine::kDevice);
   GridAttentionInputs inputs{qkv, bias_table, pad_qkv, key_mask};
   GridAttentionParams p = describe(inputs,
-                                   {grid, num_heads, block, dilation, shift, bias_window, bias_by_window, num_prefix,
-                                    prefix_keys, prefix_queries, scale},
+                                   {grid, num_heads, block, dilation, shift, bias_window, bias_by_window, pad_keys,
+                                    num_prefix, prefix_keys, prefix_queries, scale},
                                    Engine::kAlignment);
   const Engine engine(qkv, p);
   const ScalarType acc = acc_type(p.data_type);
@@ -53,14 +53,14 @@ template <class Engine>
 std::tuple<Tensor, Tensor, Tensor> grid_attention_backward(
     Tensor grad_out, Tensor qkv, std::optional<Tensor> bias_table, std::optional<Tensor> pad_qkv,
     std::optional<Tensor> key_mask, Tensor lse, Tensor prefix_lse, Sizes grid, int64_t num_heads, Sizes block,
-    Sizes dilation, Sizes shift, Sizes bias_window, bool bias_by_window, int64_t num_prefix, bool prefix_keys,
-    int64_t prefix_queries, double scale) {
+    Sizes dilation, Sizes shift, Sizes bias_window, bool bias_by_window, bool pad_keys, int64_t num_prefix,
+    bool prefix_keys, int64_t prefix_queries, double scale) {
   STD_TORCH_CHECK(Engine::owns(qkv), "qkv must be on ", Engine::kDevice);
   for (Tensor* tensor : {&grad_out, &lse, &prefix_lse}) *tensor = as_kernel_input(*tensor, Engine::kAlignment);
   GridAttentionInputs inputs{qkv, bias_table, pad_qkv, key_mask};
   GridAttentionParams p = describe(inputs,
-                                   {grid, num_heads, block, dilation, shift, bias_window, bias_by_window, num_prefix,
-                                    prefix_keys, prefix_queries, scale},
+                                   {grid, num_heads, block, dilation, shift, bias_window, bias_by_window, pad_keys,
+                                    num_prefix, prefix_keys, prefix_queries, scale},
                                    Engine::kAlignment);
   const Engine engine(qkv, p);
   const ScalarType type = qkv.scalar_type(), acc = acc_type(p.data_type);

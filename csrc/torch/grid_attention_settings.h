@@ -17,6 +17,7 @@ struct GridAttentionSettings {
   int64_t num_heads;
   Sizes block, dilation, shift, bias_window;
   bool bias_by_window;
+  bool pad_keys;
   int64_t num_prefix;
   bool prefix_keys;
   int64_t prefix_queries;
@@ -53,6 +54,7 @@ inline GridAttentionParams make_params(const GridAttentionSettings& s, DataType 
   p.num_heads = s.num_heads;
   p.head_dim = packed / 3 / s.num_heads;
   p.scale = s.scale;
+  p.pad_keys = s.pad_keys;
   p.prefix_keys = s.prefix_keys;
   p.prefix_queries = static_cast<PrefixQueries>(s.prefix_queries);
   return p;

@@ -45,8 +45,8 @@ std::tuple<py::object, py::object> grid_attention_launch_plan(const DeviceTuple&
                                                               const Sizes& dilation, const Sizes& shift,
                                                               const Sizes& bias_window, int64_t num_prefix,
                                                               bool prefix_keys, int64_t prefix_queries) {
-  const GridAttentionSettings settings{grid,  num_heads,  block,       dilation,       shift, bias_window,
-                                       false, num_prefix, prefix_keys, prefix_queries, 1.0};
+  const GridAttentionSettings settings{grid,  num_heads, block,      dilation,    shift,          bias_window,
+                                       false, true,      num_prefix, prefix_keys, prefix_queries, 1.0};
   GridAttentionParams p = make_params(settings, static_cast<DataType>(data_type), batch, 3 * num_heads * head_dim);
   p.bias_table = bias ? &p : nullptr;  // never read: a plan depends on whether there is a table
   if (const char* reason = cuda::unsupported(p)) return {py::none(), py::str(reason)};

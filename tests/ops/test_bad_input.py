@@ -215,6 +215,7 @@ def test_the_registered_operator_guards_memory_by_itself(changed: dict[str, Any]
         "shift": (0, 0, 0),
         "bias_window": BLOCK,
         "bias_by_window": False,
+        "pad_keys": True,
         "num_prefix": 0,
         "prefix_keys": True,
         "prefix_queries": 0,

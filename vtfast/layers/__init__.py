@@ -1,5 +1,6 @@
 """Building blocks of the models; tokens are channels-last, (B, T, H, W, C)."""
 
+from vtfast.layers.divided_attention import DividedAttention
 from vtfast.layers.mlp import Mlp
 from vtfast.layers.patch_embedding import PatchEmbed3d
 from vtfast.layers.patch_merging import PatchMerging
@@ -8,6 +9,7 @@ from vtfast.layers.stochastic_depth import StochasticDepth
 from vtfast.layers.window_attention import WindowAttention3d
 
 __all__ = [
+    "DividedAttention",
     "Mlp",
     "PatchEmbed3d",
     "PatchMerging",

@@ -1,6 +1,27 @@
 """The compiled operations; `vtfast.reference` holds the specification of each, with the same signature."""
 
+from vtfast.ops.divided_attention import (
+    axial_attention,
+    divided_attention,
+    joint_attention,
+    space_attention,
+    sparse_global_attention,
+    sparse_local_attention,
+    time_attention,
+)
 from vtfast.ops.grid_attention import grid_attention
+from vtfast.ops.rotary_embedding import rotary_embedding
 from vtfast.ops.window_attention import window_attention
 
-__all__ = ["grid_attention", "window_attention"]
+__all__ = [
+    "axial_attention",
+    "divided_attention",
+    "grid_attention",
+    "joint_attention",
+    "rotary_embedding",
+    "space_attention",
+    "sparse_global_attention",
+    "sparse_local_attention",
+    "time_attention",
+    "window_attention",
+]

@@ -26,6 +26,7 @@ def grid_attention(
     bias_window: int | Sequence[int] | None = None,
     bias_order: str = "block",
     pad_qkv: Tensor | None = None,  # [3*C]
+    pad_keys: bool = True,
     num_prefix: int = 0,
     prefix_keys: bool = True,
     prefix_queries: str = "none",
@@ -44,7 +45,7 @@ def grid_attention(
         grid: size of the token grid, (T, H, W).
         num_heads: number of attention heads; divides C.
         block: tokens of a group along each axis. Where a span does not divide the grid, the last one is padded as
-            Swin pads: with tokens whose projection is `pad_qkv`, which take part unmasked.
+            Swin pads: with tokens whose projection is `pad_qkv`, which take part unless `pad_keys` forbids it.
         dilation: distance between neighbouring tokens of a group along each axis.
         shift: rolls the grid cyclically by so many tokens, smaller than the span; pairs that only the roll brought
             together do not attend to each other (Swin's shifted windows).
@@ -53,6 +54,7 @@ def grid_attention(
         bias_order: where slot i of a block smaller than `bias_window` stands in the window: "block", at its own
             place, or "window", where slot i of the whole window stands (what all published Video Swin code does).
         pad_qkv: the projection of a zero token, which is the projection's bias; zeros if None.
+        pad_keys: whether padded tokens may be attended to. If not, the last groups are just smaller.
         num_prefix: number of tokens before the grid's.
         prefix_keys: whether every group also attends to the prefix tokens, with no bias.
         prefix_queries: "none" leaves the prefix out of the result; "global" lets it attend once to every token;
@@ -93,7 +95,7 @@ def grid_attention(
     if not use_native("grid_attention", _reasons_against(qkv, num_heads)):
         return reference.grid_attention(
             qkv, grid, num_heads=num_heads, block=block, dilation=dilation, shift=shift, bias_table=bias_table,
-            bias_window=window, bias_order=bias_order, pad_qkv=pad_qkv, num_prefix=num_prefix,
+            bias_window=window, bias_order=bias_order, pad_qkv=pad_qkv, pad_keys=pad_keys, num_prefix=num_prefix,
             prefix_keys=prefix_keys, prefix_queries=prefix_queries, key_mask=key_mask, scale=scale,
         )  # fmt: skip
     if bias_table is not None:
@@ -110,6 +112,7 @@ def grid_attention(
         shift,
         window,
         bias_order == "window",
+        pad_keys,
         num_prefix,
         prefix_keys,
         PREFIX_QUERIES.index(prefix_queries),
@@ -207,6 +210,7 @@ def _fake_forward(
     shift: Sequence[int],
     bias_window: Sequence[int],
     bias_by_window: bool,
+    pad_keys: bool,
     num_prefix: int,
     prefix_keys: bool,
     prefix_queries: int,

@@ -1,5 +1,6 @@
 """The specification of every operation in plain PyTorch: short, differentiable, for any device and dtype."""
 
 from vtfast.reference.grid_attention import grid_attention, relative_position_bias
+from vtfast.reference.rotary_embedding import rotary_embedding
 
-__all__ = ["grid_attention", "relative_position_bias"]
+__all__ = ["grid_attention", "relative_position_bias", "rotary_embedding"]

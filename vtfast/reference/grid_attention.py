@@ -25,6 +25,7 @@ def grid_attention(
     bias_window: Triple | None = None,
     bias_order: str = "block",
     pad_qkv: Tensor | None = None,  # [3*C]
+    pad_keys: bool = True,
     num_prefix: int = 0,
     prefix_keys: bool = True,
     prefix_queries: str = "none",
@@ -41,8 +42,8 @@ def grid_attention(
     tokens = _pad(tokens.unflatten(1, grid), padded_grid, pad_qkv)
     if key_mask is None:
         key_mask = qkv.new_ones((batch, *grid), dtype=torch.bool)
-    # A padded position is a token like any other (Swin pads before the projection and masks nothing).
-    mask = _pad(key_mask.reshape(batch, *grid, 1), padded_grid, key_mask.new_ones(1))
+    # Swin pads before the projection and masks nothing: there a padded position is a token like any other.
+    mask = _pad(key_mask.reshape(batch, *grid, 1), padded_grid, key_mask.new_full((1,), pad_keys))
 
     groups = _partition(_roll(tokens, shift), block, dilation)  # [B, G, N, 3*C]
     q, k, v = rearrange(groups, "b g n (s h d) -> s b g h n d", s=3, h=num_heads)
