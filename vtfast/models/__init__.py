@@ -3,12 +3,16 @@
 from vtfast.models.features import FeatureExtractor
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import ModelConfig, create_model, list_models, model_config, register_model
+from vtfast.models.timesformer import TimeSformer, timesformer_base, timesformer_hr, timesformer_l
+from vtfast.models.timesformer_lucidrains import TimeSformerLucidrains, timesformer_lucidrains
 from vtfast.models.video_swin import VideoSwin, swin3d_b, swin3d_b_ssv2, swin3d_l, swin3d_s, swin3d_t
 
 __all__ = [
     "FeatureExtractor",
     "ModelConfig",
     "Preprocessing",
+    "TimeSformer",
+    "TimeSformerLucidrains",
     "VideoSwin",
     "create_model",
     "list_models",
@@ -19,4 +23,8 @@ __all__ = [
     "swin3d_l",
     "swin3d_s",
     "swin3d_t",
+    "timesformer_base",
+    "timesformer_hr",
+    "timesformer_l",
+    "timesformer_lucidrains",
 ]

@@ -1,0 +1,379 @@
+"""TimeSformer: a ViT on clips, with self-attention over time and space by one of five schemes.
+
+Source: Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
+https://arxiv.org/abs/2102.05095.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vtfast.layers import DividedAttention, Mlp, PatchEmbed3d, StochasticDepth, add_branch
+from vtfast.layers.linear import linear
+from vtfast.layers.position_embedding import Pair, resize_places, resize_sequence
+from vtfast.models.features import StageInfo, resolve_indices
+from vtfast.models.preprocessing import Preprocessing
+from vtfast.models.registry import register_model
+from vtfast.ops._arguments import Triple
+
+__all__ = ["TimeSformer", "timesformer_base", "timesformer_hr", "timesformer_l"]
+
+# The attention schemes of a block, in their order.
+STEPS = {
+    "divided": ("time", "space"),
+    "joint": ("joint",),
+    "space": ("space",),
+    "sparse": ("local", "global"),
+    "axial": ("time", "width", "height"),
+}
+
+
+class Step(nn.Module):
+    """Attention by one scheme on a normalised residual branch, whose end is a linear layer `fc` in all but the last.
+
+    Stochastic depth acts before `fc`, whose bias therefore always remains.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, scheme: str, last: bool, drop_path_rate: float, **attention: Any
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = DividedAttention(dim, num_heads, scheme, **attention)
+        self.fc = None if last else nn.Linear(dim, dim)
+        self.drop_path = StochasticDepth(drop_path_rate)
+
+    def forward(
+        self,
+        x: Tensor,  # [B, 1 + T*H*W, C]
+        grid: Triple,
+    ) -> Tensor:  # [B, 1 + T*H*W, C]
+        if self.fc is None:
+            return add_branch(x, partial(self.attn, grid=grid), self.norm(x), self.drop_path)
+        branch = self.drop_path(self.attn(self.norm(x), grid))
+        if self.attn.scheme != "time":
+            return linear(branch, self.fc, residual=x)
+        return torch.cat([x[:, :1], linear(branch, self.fc, residual=x[:, 1:])], dim=1)
+
+
+class Block(nn.Module):
+    """The attention steps of a scheme and an MLP, each on a normalised residual branch."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        schemes: Sequence[str],
+        mlp_ratio: float,
+        drop_path_rate: float,
+        dropout: float,
+        **attention: Any,
+    ) -> None:
+        super().__init__()
+        last = len(schemes) - 1
+        self.steps = nn.ModuleList(
+            Step(dim, num_heads, scheme, i == last, drop_path_rate, dropout=dropout, **attention)
+            for i, scheme in enumerate(schemes)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout)
+        self.drop_path = StochasticDepth(drop_path_rate)
+
+    def forward(
+        self,
+        x: Tensor,  # [B, 1 + T*H*W, C]
+        grid: Triple,
+    ) -> Tensor:  # [B, 1 + T*H*W, C]
+        for step in self.steps:
+            x = step(x, grid)
+        return add_branch(x, self.mlp, self.norm(x), self.drop_path)
+
+
+class TimeSformer(nn.Module):
+    """TimeSformer on clips (B, C, T, H, W) of any length, and of any height and width that the patch divides.
+
+    Tokens are (B, 1 + T*H*W, C): cls, then the grid with w fastest (the published code has t fastest, which no weight
+    depends on). Positions of another size are those of the nearest place and the nearest frame; unlike in the
+    published code also where only the shape of the grid differs, not its number of places.
+
+    The schemes of attention, each with its own projections in a block:
+
+    * "divided": over time, then inside a frame. cls takes no part in the first; in the second it attends in every
+      frame, and the mean over the frames is its result.
+    * "joint": over the whole clip.
+    * "space": inside a frame only. The frames are samples of their own up to their mean, before the last norm.
+    * "sparse": inside quarters of height and width over all frames, then over every second token of the clip along
+      each axis.
+    * "axial": along time, then along the width, then along the height.
+
+    The authors published results of the last two, but no code. Their numbers of parameters, 121.4 M and 156.8 M, tell
+    that each step beyond the first adds what the second step of "divided" adds: a norm, an attention and a linear
+    layer that starts at zero. The paper names the neighbourhoods: F x H/2 x W/2 patches, taken here as the quarters
+    of the frame, and a stride of 2 along time, height and width. cls it leaves open; here it does as in "divided":
+    nothing in time, and the mean over the groups in all other steps.
+
+    Args:
+        num_classes: classes of the head, 0 for none.
+        in_channels: channels of the clip.
+        patch_size: patch in pixels, (H, W) or the side of a square.
+        image_size: height and width in pixels, or the side of a square, that the positions are learned for.
+        num_frames: frames that the positions in time are learned for.
+        attention_type: "divided", "joint", "space", "sparse" or "axial".
+        embed_dim: channels of a token.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden channels of the MLP over its channels.
+        qkv_bias: whether the packed projection of an attention has a bias.
+        drop_rate: dropout after the positions are added, again after those in time, and before the head.
+        proj_drop_rate: dropout after the attention's projection and after each layer of the MLP.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 over the blocks.
+        position_resize: how a checkpoint's positions of another image size are resized when it is loaded, "upstream"
+            (the nearest in the row of all places, as the authors' code does, which scrambles them) or "corrected" (the
+            nearest in height and width, as in the forward).
+        global_pool: "token" for a head on cls, or "" for a head on every token.
+
+    Raises:
+        TypeError: an option of another type.
+        ValueError: an option out of range.
+    """
+
+    preprocessing: Preprocessing | None = None
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 400,
+        in_channels: int = 3,
+        patch_size: int | Sequence[int] = 16,
+        image_size: int | Sequence[int] = 224,
+        num_frames: int = 8,
+        attention_type: str = "divided",
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        position_resize: str = "upstream",
+        global_pool: str = "token",
+    ) -> None:
+        super().__init__()
+        if attention_type not in STEPS:
+            raise ValueError(f"attention_type must be one of {', '.join(STEPS)}, got {attention_type!r}")
+        if position_resize not in ("upstream", "corrected"):
+            raise ValueError(f"position_resize must be upstream or corrected, got {position_resize!r}")
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+        patch, image = _pair(patch_size, "patch_size"), _pair(image_size, "image_size")
+        if image[0] % patch[0] or image[1] % patch[1]:
+            raise ValueError(f"patch_size must divide image_size = {image}, got {patch}")
+        self.attention_type = attention_type
+        self.position_resize = position_resize
+        self.places = (image[0] // patch[0], image[1] // patch[1])
+        self.patch_embed = PatchEmbed3d(in_channels, embed_dim, (1, *patch), norm=False)
+        self.cls_token = nn.Parameter(_normal(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(_normal(1, 1 + self.places[0] * self.places[1], embed_dim))
+        self.time_embed = None
+        if attention_type != "space":
+            self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
+        self.pos_drop = nn.Dropout(drop_rate)
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dim,
+                num_heads,
+                STEPS[attention_type],
+                mlp_ratio,
+                drop_path_rate * i / max(depth - 1, 1),
+                proj_drop_rate,
+                qkv_bias=qkv_bias,
+            )
+            for i in range(depth)
+        )
+        self.grad_checkpointing = False
+        self.stage_info = tuple(StageInfo(i, embed_dim, (1, *patch)) for i in range(depth))
+        self.pruned: tuple[str, ...] = ()
+        self.num_features = embed_dim
+        self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.global_pool = global_pool
+        self.reset_classifier(num_classes, global_pool)
+        self.apply(_init_linear)
+        for module in self.modules():
+            if isinstance(module, Step) and module.fc is not None:
+                nn.init.zeros_(module.fc.weight)
+
+    def forward(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+    ) -> Tensor:  # [B, num_classes]
+        return self.forward_head(self.forward_features(clip))
+
+    def forward_features(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+    ) -> Tensor:  # [B, 1 + T*H'*W', C], or [B, 1 + H'*W', C] for "space"
+        """The tokens of the last block, cls first, normalised; for "space" their mean over the frames."""
+        x, _ = self._forward_blocks(clip)
+        return self.norm(x)
+
+    def forward_head(
+        self,
+        x: Tensor,  # [B, 1 + N, C]
+        pre_logits: bool = False,
+    ) -> Tensor:  # [B, num_classes]
+        """Choice of cls and classifier; with `pre_logits` only the choice."""
+        if self.global_pool:
+            x = x[:, 0]
+        return x if pre_logits else self.head(self.head_drop(x))
+
+    def forward_intermediates(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+        indices: Sequence[int] | None = None,
+    ) -> list[Tensor]:  # each [B, C, T, H', W']
+        """The output of the blocks `indices` (all if None) as feature maps, without cls and before the final norm."""
+        wanted = resolve_indices(indices, len(self.stage_info))
+        return self._forward_blocks(clip, wanted)[1]
+
+    def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
+        """Removes what the feature maps of the blocks `indices` do not need: later blocks, final norm, head."""
+        last = resolve_indices(indices, len(self.stage_info))[-1]
+        self.pruned = ("norm.", *(f"blocks.{i}." for i in range(last + 1, len(self.stage_info))))
+        self.blocks = self.blocks[: last + 1]
+        self.norm = nn.Identity()
+        self.reset_classifier(0)
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the head by a new one on the device and in the dtype of the model.
+
+        Args:
+            num_classes: its classes, 0 for no head.
+            global_pool: "token" or "" for none; None keeps the present choice.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be at least 0, got {num_classes}")
+        if global_pool not in (None, "", "token"):
+            raise ValueError(f"global_pool must be 'token' or '', got {global_pool!r}")
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.num_classes = num_classes
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            weight = self.patch_embed.proj.weight
+            self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
+            _init_linear(self.head)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes the blocks in the backward instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that training leaves out of weight decay (biases and norms aside)."""
+        names = {"cls_token", "pos_embed", "time_embed"}
+        return {name for name, _ in self.named_parameters() if name in names}
+
+    def _forward_blocks(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+        wanted: Collection[int] = (),
+    ) -> tuple[Tensor, list[Tensor]]:  # [B, 1 + N, C]; each [B, C, T, H', W']
+        """The tokens after the last block, and the feature maps after the blocks `wanted`."""
+        x, grid = self._embed(clip)
+        batch, frames = x.shape[0], grid[0]
+        if self.attention_type == "space":
+            x, grid = x.flatten(0, 1), (1, *grid[1:])
+        maps = []
+        for index, block in enumerate(self.blocks):
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, grid, use_reentrant=False)
+            else:
+                x = block(x, grid)
+            if index in wanted:
+                maps.append(x[:, 1:].reshape(batch, frames, *grid[1:], x.shape[-1]).permute(0, 4, 1, 2, 3))
+        if self.attention_type == "space":
+            x = x.unflatten(0, (batch, frames)).mean(dim=1)
+        return x, maps
+
+    def _embed(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+    ) -> tuple[Tensor, Triple]:  # [B, 1 + T*H'*W', C], for "space" [B, T, 1 + H'*W', C]
+        """Tokens with their positions, cls first, and the size (T, H', W') of their grid."""
+        self._check_size(clip)
+        x = self.patch_embed(clip)  # [B, T, H', W', C]
+        batch, frames, height, width, _ = x.shape
+        positions = resize_places(self.pos_embed, self.places, (height, width))
+        cls = self.cls_token + positions[:, :1]
+        x = self.pos_drop(x.flatten(2, 3) + positions[:, 1:])
+        if self.time_embed is None:
+            cls = self.pos_drop(cls.expand(batch, frames, -1, -1))
+            return torch.cat([cls, x], dim=2), (frames, height, width)
+        x = self.pos_drop(x + resize_sequence(self.time_embed, frames).unsqueeze(2))
+        cls = self.pos_drop(cls.expand(batch, -1, -1))
+        return torch.cat([cls, x.flatten(1, 2)], dim=1), (frames, height, width)
+
+    def _check_size(self, clip: Tensor) -> None:
+        """Refuses what the patch embedding would pad; all else it checks itself."""
+        if not isinstance(clip, Tensor) or clip.dim() != 5:
+            return
+        patch, size = self.patch_embed.patch_size[1:], tuple(clip.shape[3:])
+        if size[0] % patch[0] or size[1] % patch[1]:
+            raise ValueError(f"clip must have a height and width that the patch {patch} divides, got (H, W) = {size}")
+
+
+def _pair(value: int | Sequence[int], name: str) -> Pair:
+    """An int or a pair (H, W) of positive ints, as a pair."""
+    wanted = f"{name} must be an int or two ints (H, W), each at least 1"
+    values = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,) * 2
+    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        raise TypeError(f"{wanted}, got {value!r}")
+    if min(values) < 1:
+        raise ValueError(f"{wanted}, got {value!r}")
+    return values[0], values[1]
+
+
+def _normal(*shape: int) -> Tensor:
+    return nn.init.trunc_normal_(torch.empty(shape), std=0.02)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _preprocessing(side: int, frames: int, stride: int) -> Preprocessing:
+    return Preprocessing((0.45,) * 3, (0.225,) * 3, short_side=side, crop=side, frames=frames, stride=stride)
+
+
+@register_model(preprocessing=_preprocessing(224, frames=8, stride=32))
+def timesformer_base(**config: Any) -> TimeSformer:
+    """TimeSformer, 8 frames of 224 x 224, 122 M parameters; options as in `TimeSformer`."""
+    return TimeSformer(**config)
+
+
+@register_model(preprocessing=_preprocessing(448, frames=16, stride=16))
+def timesformer_hr(**config: Any) -> TimeSformer:
+    """TimeSformer-HR, 16 frames of 448 x 448, 122 M parameters; options as in `TimeSformer`."""
+    return TimeSformer(**({"image_size": 448, "num_frames": 16} | config))
+
+
+@register_model(preprocessing=_preprocessing(224, frames=96, stride=4))
+def timesformer_l(**config: Any) -> TimeSformer:
+    """TimeSformer-L, 96 frames of 224 x 224, 122 M parameters; options as in `TimeSformer`."""
+    return TimeSformer(**({"num_frames": 96} | config))
