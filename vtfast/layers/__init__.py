@@ -1,20 +1,27 @@
 """Building blocks of the models; tokens are channels-last, (B, T, H, W, C)."""
 
 from vtfast.layers.divided_attention import DividedAttention
+from vtfast.layers.geglu import Geglu
 from vtfast.layers.mlp import Mlp
 from vtfast.layers.patch_embedding import PatchEmbed3d
 from vtfast.layers.patch_merging import PatchMerging
 from vtfast.layers.residual import add_branch, residual_add
+from vtfast.layers.rotary import axial_rotary, frame_rotary
 from vtfast.layers.stochastic_depth import StochasticDepth
+from vtfast.layers.token_shift import token_shift
 from vtfast.layers.window_attention import WindowAttention3d
 
 __all__ = [
     "DividedAttention",
+    "Geglu",
     "Mlp",
     "PatchEmbed3d",
     "PatchMerging",
     "StochasticDepth",
     "WindowAttention3d",
     "add_branch",
+    "axial_rotary",
+    "frame_rotary",
     "residual_add",
+    "token_shift",
 ]
