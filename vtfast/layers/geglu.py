@@ -1,0 +1,114 @@
+"""The perceptron with a gated hidden layer.
+
+Source: Shazeer, "GLU Variants Improve Transformer", 2020.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from vtfast.layers.linear import can_fuse, fused_linear, wants_gradient
+from vtfast.layers.mlp import _slices, _sum
+
+
+class Geglu(nn.Module):
+    """Computes fc2(a * GELU(b)) with (a, b) the halves of fc1(x), and adds a residual if given.
+
+    On a CPU the hidden layer exists only for a slice of the tokens at a time, as in `Mlp`. Training keeps a and b, and
+    computes the rest again in the backward.
+
+    Args:
+        dim: channels of input and output.
+        hidden_dim: channels of a, and of b.
+        dropout: probability of dropping a value of the hidden layer, in training.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.dropout = dropout
+
+    def forward(
+        self,
+        x: Tensor,  # [..., C]
+        residual: Tensor | None = None,  # [..., C]
+    ) -> Tensor:  # [..., C]
+        layers = (self.fc1, self.fc2)
+        drops = self.training and self.dropout > 0.0
+        if not drops and can_fuse(x, *layers, residual=residual):
+            parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+            if not wants_gradient(x, *layers, residual=residual):
+                return _geglu(x, residual, *parameters)
+            if all(parameter.requires_grad for parameter in parameters):
+                return _TrainedGeglu.apply(x, residual, *parameters)
+        value, gate = self.fc1(x).chunk(2, dim=-1)
+        hidden = F.dropout(value * F.gelu(gate), self.dropout, self.training)
+        out = self.fc2(hidden)
+        return out if residual is None else out + residual
+
+
+def _geglu(
+    x: Tensor,  # [..., C]
+    residual: Tensor | None,  # [..., C]
+    weight1: Tensor,  # [2*hidden, C]
+    bias1: Tensor,  # [2*hidden]
+    weight2: Tensor,  # [C, hidden]
+    bias2: Tensor,  # [C]
+) -> Tensor:  # [..., C]
+    (value_weight, gate_weight), (value_bias, gate_bias) = weight1.chunk(2), bias1.chunk(2)
+    gated = torch.ops.mkldnn._linear_pointwise.binary
+    out = torch.empty_like(x)
+    for x_rows, residual_rows, out_rows in _slices(x, residual, out):
+        gate = fused_linear(x_rows, gate_weight, gate_bias, "gelu")
+        hidden = gated(x_rows, gate, value_weight, value_bias, "mul")
+        out_rows.copy_(fused_linear(hidden, weight2, bias2, residual=residual_rows))
+    return out
+
+
+class _TrainedGeglu(torch.autograd.Function):
+    """`_geglu` with its gradients, by slices in both directions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # [..., C]
+        residual: Tensor | None,  # [..., C]
+        weight1: Tensor,  # [2*hidden, C]
+        bias1: Tensor,  # [2*hidden]
+        weight2: Tensor,  # [C, hidden]
+        bias2: Tensor,  # [C]
+    ) -> Tensor:  # [..., C]
+        pairs, out = fused_linear(x, weight1, bias1), torch.empty_like(x)
+        for pair_rows, residual_rows, out_rows in _slices(pairs, residual, out):
+            value, gate = pair_rows.chunk(2, dim=-1)
+            out_rows.copy_(fused_linear(F.gelu(gate).mul_(value), weight2, bias2, residual=residual_rows))
+        ctx.save_for_backward(x, pairs, weight1, weight2)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        d_out: Tensor,  # [..., C]
+    ) -> tuple[Tensor | None, ...]:
+        x, pairs, weight1, weight2 = ctx.saved_tensors
+        d_out, d_x = d_out.contiguous(), torch.empty_like(x)
+        d_weight1 = d_bias1 = d_weight2 = None
+        for x_rows, pair_rows, d_out_rows, d_x_rows in _slices(x, pairs, d_out, d_x):
+            value, gate = pair_rows.chunk(2, dim=-1)
+            active = F.gelu(gate)
+            d_hidden, d_pairs = d_out_rows @ weight2, torch.empty_like(pair_rows)
+            d_value, d_gate = d_pairs.chunk(2, dim=-1)
+            torch.mul(d_hidden, active, out=d_value)
+            torch.ops.aten.gelu_backward.grad_input(d_hidden.mul_(value), gate, grad_input=d_gate)
+            d_weight2 = _sum(d_weight2, d_out_rows.t() @ active.mul_(value))
+            d_weight1 = _sum(d_weight1, d_pairs.t() @ x_rows)
+            d_bias1 = _sum(d_bias1, d_pairs.sum(0))
+            torch.mm(d_pairs, weight1, out=d_x_rows)
+        d_residual = d_out if ctx.needs_input_grad[1] else None
+        d_parameters = (d_weight1, d_bias1, d_weight2, d_out.flatten(0, -2).sum(0))
+        return d_x, d_residual, *(None if gradient is None else gradient.to(x.dtype) for gradient in d_parameters)
