@@ -164,7 +164,7 @@ def vtfast_way(inputs: CoreInputs, mode: str, name: str = "vtfast", threads: int
     if mode == "forward":
         return Way(name, torch.no_grad()(core), lambda out: (out,), threads)
     if mode == "forward + backward":
-        return Way(name, lambda: _step(core, leaves, inputs.grad_out), lambda returned: returned, threads)
+        return Way(name, lambda: step(core, leaves, inputs.grad_out), lambda returned: returned, threads)
     out = core()
 
     def backward() -> Outputs:
@@ -377,17 +377,17 @@ def _peer(name: str, inputs: CoreInputs, mode: str) -> Way:
         return (out, d_qkv, *grads[number:])
 
     def run() -> Any:
-        with _only_backend(SDPA_BACKENDS.get(base)):
+        with only_backend(SDPA_BACKENDS.get(base)):
             if mode == "forward":
                 with torch.no_grad():
                     return (core(*leaves),)
-            return _step(lambda: core(*leaves), leaves, inputs.grad_out)
+            return step(lambda: core(*leaves), leaves, inputs.grad_out)
 
     return Way(name, run, outputs if mode != "forward" else lambda returned: returned)
 
 
 @contextmanager
-def _only_backend(backend: SDPBackend | None) -> Iterator[None]:
+def only_backend(backend: SDPBackend | None) -> Iterator[None]:
     if backend is None:
         yield
         return
@@ -395,7 +395,7 @@ def _only_backend(backend: SDPBackend | None) -> Iterator[None]:
         yield
 
 
-def _step(core: Callable[[], Tensor], leaves: Sequence[Tensor], grad_out: Tensor) -> tuple[Any, ...]:
+def step(core: Callable[[], Tensor], leaves: Sequence[Tensor], grad_out: Tensor) -> tuple[Any, ...]:
     out = core()
     return (out.detach(), *torch.autograd.grad(out, leaves, grad_out))
 

@@ -92,6 +92,88 @@ FILLING_SPACE = WindowShape("space 14 x 14", (8, 14, 14), 12, (1, 14, 14), head_
 
 
 @dataclass(frozen=True)
+class SpaceTimeShape:
+    """One attention of a TimeSformer by a named scheme, over a cls token and a token grid; the sizes are ViT-B's.
+
+    Args:
+        scheme: of `vtfast.ops.divided_attention`, with its official semantics.
+        grid: tokens (T, H, W) without cls; even along the axes that "local" and "global" cut.
+        num_heads: number of attention heads.
+        head_dim: channels of a head.
+        batch: clips.
+    """
+
+    scheme: str
+    grid: Triple
+    num_heads: int = 12
+    head_dim: int = 64
+    batch: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.scheme} {' x '.join(map(str, self.grid))}"
+
+    @property
+    def channels(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def block(self) -> Triple:
+        """Tokens of a group along each axis."""
+        t, h, w = self.grid
+        return {
+            "time": (t, 1, 1), "space": (1, h, w), "joint": (t, h, w), "width": (1, 1, w), "height": (1, h, 1),
+            "local": (t, h // 2, w // 2), "global": (t // 2, h // 2, w // 2),
+        }[self.scheme]  # fmt: skip
+
+    @property
+    def dilation(self) -> int:
+        """Distance of a group's tokens along each axis."""
+        return 2 if self.scheme == "global" else 1
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether cls is in every group."""
+        return self.scheme != "time"
+
+    @property
+    def num_groups(self) -> int:
+        """Of a clip."""
+        return prod(self.grid) // prod(self.block)
+
+    @property
+    def group_size(self) -> int:
+        """Tokens of a group, cls included."""
+        return prod(self.block) + self.has_cls
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all clips, cls included."""
+        return self.batch * (1 + prod(self.grid))
+
+    @property
+    def num_scores(self) -> int:
+        """Pairs of query and key, of all clips and heads."""
+        return self.batch * self.num_heads * self.num_groups * self.group_size**2
+
+    @property
+    def product_flops(self) -> int:
+        """Floating point operations of one of attention's matrix products: two in the forward, five in the backward."""
+        return 2 * self.num_scores * self.head_dim
+
+
+# The token grids of timesformer_base at 8, 16, 32 and 96 frames (timesformer_l), and of timesformer_hr.
+TIMESFORMER_GRIDS: tuple[Triple, ...] = ((8, 14, 14), (16, 14, 14), (32, 14, 14), (96, 14, 14), (16, 28, 28))
+
+# Every scheme that models alternate, and those that have no published weights, at 8 frames.
+DIVIDED = tuple(SpaceTimeShape(scheme, grid) for grid in TIMESFORMER_GRIDS for scheme in ("time", "space"))
+JOINT = SpaceTimeShape("joint", TIMESFORMER_GRIDS[0])
+SPARSE_AND_AXIAL = tuple(
+    SpaceTimeShape(scheme, TIMESFORMER_GRIDS[0]) for scheme in ("width", "height", "local", "global")
+)
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """A video backbone on a clip.
 
