@@ -5,6 +5,8 @@ al. 2022, "Video Swin Transformer", section 3.2); the other groups are those of 
 figure 2).
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
@@ -33,24 +35,74 @@ def grid_attention(
     scale: float | None = None,
 ) -> Tensor:  # [B, N, C] or [B, T, H, W, C]
     """Same arguments, same result, as `vtfast.ops.grid_attention`; every step is one line of tensor algebra."""
+    tokens, prefix = operands(
+        qkv, grid, num_heads=num_heads, block=block, dilation=dilation, shift=shift, bias_table=bias_table,
+        bias_window=bias_window, bias_order=bias_order, pad_qkv=pad_qkv, pad_keys=pad_keys, num_prefix=num_prefix,
+        prefix_keys=prefix_keys, prefix_queries=prefix_queries, key_mask=key_mask, scale=scale,
+    )  # fmt: skip
+    out = rearrange(_attend(tokens), "b g h n d -> b g n (h d)")
+    out = _roll(_merge(out, _padded_grid(grid, block, dilation), block, dilation), tuple(-s for s in shift))
+    out = out[:, : grid[0], : grid[1], : grid[2]]
+    if qkv.dim() == 5:
+        return out
+    out = out.flatten(1, 3)
+    if prefix is None:
+        return out
+    prefix_out = _attend(prefix)
+    if prefix_queries == "mean":
+        prefix_out = prefix_out.mean(dim=1)
+    return torch.cat([rearrange(prefix_out, "b h p d -> b p (h d)"), out], dim=1)
+
+
+class Operands(NamedTuple):
+    """What one softmax attention takes: softmax(scale * q k^T + bias) v over the allowed keys."""
+
+    q: Tensor  # [..., M, D]
+    k: Tensor  # [..., N, D]
+    v: Tensor  # [..., N, D]
+    scale: float
+    allowed: Tensor  # [..., M or 1, N], bool
+    bias: Tensor | None = None  # [num_heads, M, N]
+
+
+def operands(
+    qkv: Tensor,  # [B, P + T*H*W, 3*C] or, without prefix, [B, T, H, W, 3*C]
+    grid: Triple,
+    *,
+    num_heads: int,
+    block: Triple,
+    dilation: Triple = (1, 1, 1),
+    shift: Triple = (0, 0, 0),
+    bias_table: Tensor | None = None,  # [(2*Wt-1)*(2*Wh-1)*(2*Ww-1), num_heads]
+    bias_window: Triple | None = None,
+    bias_order: str = "block",
+    pad_qkv: Tensor | None = None,  # [3*C]
+    pad_keys: bool = True,
+    num_prefix: int = 0,
+    prefix_keys: bool = True,
+    prefix_queries: str = "none",
+    key_mask: Tensor | None = None,  # [B, T*H*W] or [B, T, H, W]
+    scale: float | None = None,
+) -> tuple[Operands, Operands | None]:
+    """The two attentions of `grid_attention`: of the grid's tokens, and of the prefix, None if that does not attend.
+
+    The first is over [B, G, heads], its keys the slots of a group and then the prefix (with `prefix_keys`). The second
+    is over the same for "mean", whose result is the mean over the groups, and over [B, heads] for "global".
+    """
     batch, channels = qkv.shape[0], qkv.shape[-1] // 3
     scale = (channels // num_heads) ** -0.5 if scale is None else scale
     tokens = qkv.flatten(1, -2)
     prefix, tokens = tokens[:, :num_prefix], tokens[:, num_prefix:]
 
-    padded_grid = _padded_grid(grid, block, dilation)
-    tokens = _pad(tokens.unflatten(1, grid), padded_grid, pad_qkv)
     if key_mask is None:
         key_mask = qkv.new_ones((batch, *grid), dtype=torch.bool)
-    # Swin pads before the projection and masks nothing: there a padded position is a token like any other.
-    mask = _pad(key_mask.reshape(batch, *grid, 1), padded_grid, key_mask.new_full((1,), pad_keys))
-
-    groups = _partition(_roll(tokens, shift), block, dilation)  # [B, G, N, 3*C]
+    groups = slots(tokens.unflatten(1, grid), block, dilation, shift, pad_qkv)  # [B, G, N, 3*C]
     q, k, v = rearrange(groups, "b g n (s h d) -> s b g h n d", s=3, h=num_heads)
-    allowed = _partition(_roll(mask, shift), block, dilation)[..., 0]  # [B, G, N]
-    open_keys = allowed[:, :, None, None, :]  # [B, G, 1, 1, N]
-    same_region = _same_region(padded_grid, block, dilation, shift, qkv.device)[:, None]  # [G, 1, N, N]
-    pairs = open_keys & same_region
+    # Swin pads before the projection and masks nothing: there a padded position is a token like any other.
+    pad_mask = key_mask.new_full((1,), pad_keys)
+    open_keys = slots(key_mask.reshape(batch, *grid, 1), block, dilation, shift, pad_mask)  # [B, G, N, 1]
+    open_keys = rearrange(open_keys, "b g n 1 -> b g 1 1 n")
+    pairs = open_keys & _same_region(_padded_grid(grid, block, dilation), block, dilation, shift, qkv.device)[:, None]
     bias = None
     if bias_table is not None:
         bias = relative_position_bias(bias_table, block, bias_window or block, bias_order)  # [heads, N, N]
@@ -64,25 +116,15 @@ def grid_attention(
         pairs = F.pad(pairs, (0, num_prefix), value=True)
         open_keys = F.pad(open_keys, (0, num_prefix), value=True)
         bias = None if bias is None else F.pad(bias, (0, num_prefix))
-
-    out = _attend(q, k, v, scale, pairs, bias)
-    out = rearrange(out, "b g h n d -> b g n (h d)")
-    out = _roll(_merge(out, padded_grid, block, dilation), tuple(-s for s in shift))
-    out = out[:, : grid[0], : grid[1], : grid[2]]
-    if qkv.dim() == 5:
-        return out
-    out = out.flatten(1, 3)
+    in_groups = Operands(q, k, v, scale, pairs, bias)
     if prefix_queries == "none" or num_prefix == 0:
-        return out
-
+        return in_groups, None
     if prefix_queries == "mean":
         q = repeat(prefix_q, "b h p d -> b g h p d", g=num_groups)
-        prefix_out = _attend(q, k, v, scale, open_keys, None).mean(dim=1)
-    else:
-        _, k, v = rearrange(qkv, "b n (s h d) -> s b h n d", s=3, h=num_heads)
-        open_keys = F.pad(key_mask.reshape(batch, *grid).flatten(1)[:, None, None], (num_prefix, 0), value=True)
-        prefix_out = _attend(prefix_q, k, v, scale, open_keys, None)
-    return torch.cat([rearrange(prefix_out, "b h p d -> b p (h d)"), out], dim=1)
+        return in_groups, Operands(q, k, v, scale, open_keys)
+    _, k, v = rearrange(qkv, "b n (s h d) -> s b h n d", s=3, h=num_heads)
+    open_keys = F.pad(key_mask.reshape(batch, *grid).flatten(1)[:, None, None], (num_prefix, 0), value=True)
+    return in_groups, Operands(prefix_q, k, v, scale, open_keys)
 
 
 def relative_position_bias(
@@ -106,21 +148,37 @@ def relative_position_bias(
     return table[index].permute(2, 0, 1)
 
 
+def probabilities(
+    attention: Operands,
+) -> tuple[Tensor, Tensor]:  # [..., M, N] and [..., M or 1, 1]
+    """The softmax over the allowed keys, and which queries may attend to something: the others' rows mean nothing."""
+    scores = (attention.q * attention.scale) @ attention.k.transpose(-2, -1)
+    if attention.bias is not None:
+        scores = scores + attention.bias
+    some = attention.allowed.any(dim=-1, keepdim=True)
+    scores = scores.masked_fill(~attention.allowed & some, float("-inf"))
+    return scores.softmax(dim=-1), some
+
+
+def slots(
+    tokens: Tensor,  # [B, T, H, W, C]
+    block: Triple,
+    dilation: Triple,
+    shift: Triple,
+    pad: Tensor | None,  # [C], zeros if None
+) -> Tensor:  # [B, G, N, C]
+    """What stands in each slot of each group: the grid padded with `pad`, rolled and cut into groups."""
+    t, h, w = tokens.shape[1:4]
+    tokens = _pad(tokens, _padded_grid((t, h, w), block, dilation), pad)
+    return _partition(_roll(tokens, shift), block, dilation)
+
+
 def _attend(
-    q: Tensor,  # [..., M, D]
-    k: Tensor,  # [..., N, D]
-    v: Tensor,  # [..., N, D]
-    scale: float,
-    allowed: Tensor,  # [..., M or 1, N]
-    bias: Tensor | None,  # [num_heads, M, N]
+    attention: Operands,
 ) -> Tensor:  # [..., M, D]
-    """softmax(scale * q k^T + bias) v over the allowed keys; zero for a query that may attend to nothing."""
-    scores = (q * scale) @ k.transpose(-2, -1)
-    if bias is not None:
-        scores = scores + bias
-    some = allowed.any(dim=-1, keepdim=True)
-    scores = scores.masked_fill(~allowed & some, float("-inf"))
-    return scores.softmax(dim=-1) @ v * some
+    """Zero for a query that may attend to nothing."""
+    weights, some = probabilities(attention)
+    return weights @ attention.v * some
 
 
 def _padded_grid(grid: Triple, block: Triple, dilation: Triple) -> Triple:
