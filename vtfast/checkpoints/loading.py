@@ -8,7 +8,17 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from vtfast.checkpoints import swin_image, video_swin_official, video_swin_torchvision, vtfast_saved
+from vtfast.checkpoints import (
+    swin_image,
+    timesformer_huggingface,
+    timesformer_lucidrains,
+    timesformer_mmaction2,
+    timesformer_official,
+    video_swin_official,
+    video_swin_torchvision,
+    vit_image,
+    vtfast_saved,
+)
 from vtfast.checkpoints.reading import read_state_dict, unwrap
 
 
@@ -24,7 +34,17 @@ class Upstream(Protocol):
         """The same weights under the names and in the shapes of `model`, as far as they can be."""
 
 
-UPSTREAMS: tuple[Upstream, ...] = (vtfast_saved, video_swin_torchvision, swin_image, video_swin_official)
+UPSTREAMS: tuple[Upstream, ...] = (
+    vtfast_saved,
+    video_swin_torchvision,
+    swin_image,
+    video_swin_official,
+    timesformer_official,
+    timesformer_huggingface,
+    timesformer_mmaction2,
+    timesformer_lucidrains,
+    vit_image,
+)
 
 _MAX_LISTED = 8
 
@@ -53,8 +73,10 @@ def load_checkpoint(
 ) -> LoadReport:
     """Loads published or own weights into `model`; on any error the model is as it was.
 
-    The upstream is recognised by its names: torchvision, the official Video Swin repository, mmaction2, 2D image Swin
-    (official, timm, torchvision; inflated to 3D), and models saved by vtfast itself. A model without a head
+    The upstream is recognised by its names. For Video Swin: torchvision, the official repository, mmaction2, 2D image
+    Swin (official, timm, torchvision; inflated to 3D). For TimeSformer: the official repository, Hugging Face,
+    mmaction2, timesformer-pytorch, 2D image ViT (timm; inflated). And models saved by vtfast itself. Positions that a
+    TimeSformer learned at another size are resized, see its `position_resize`. A model without a head
     (`num_classes=0`, `features_only`) takes the weights of the body and leaves those of the head.
 
     Args:

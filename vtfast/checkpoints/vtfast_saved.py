@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from vtfast.checkpoints.renaming import rename
+from vtfast.checkpoints.timesformer_layout import fit_positions
 
 NAME = "vtfast"
 
 
 def recognises(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether the names are those of a model or a `FeatureExtractor` of vtfast."""
-    return any(name.removeprefix("model.").startswith("stages.0.blocks.0.") for name in state_dict)
+    beginnings = ("stages.0.blocks.0.", "blocks.0.steps.0.")
+    return any(name.removeprefix("model.").startswith(beginnings) for name in state_dict)
 
 
 def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The same weights without the prefix of `FeatureExtractor`."""
-    return rename(state_dict, [(r"model\.", "")])
+    """The same weights without the prefix of `FeatureExtractor`, positions of another size resized."""
+    return fit_positions(rename(state_dict, [(r"model\.", "")]), model)

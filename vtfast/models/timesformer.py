@@ -176,6 +176,7 @@ class TimeSformer(nn.Module):
         if image[0] % patch[0] or image[1] % patch[1]:
             raise ValueError(f"patch_size must divide image_size = {image}, got {patch}")
         self.attention_type = attention_type
+        self.schemes = STEPS[attention_type]
         self.position_resize = position_resize
         self.places = (image[0] // patch[0], image[1] // patch[1])
         self.patch_embed = PatchEmbed3d(in_channels, embed_dim, (1, *patch), norm=False)
@@ -189,7 +190,7 @@ class TimeSformer(nn.Module):
             Block(
                 embed_dim,
                 num_heads,
-                STEPS[attention_type],
+                self.schemes,
                 mlp_ratio,
                 drop_path_rate * i / max(depth - 1, 1),
                 proj_drop_rate,
