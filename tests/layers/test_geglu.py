@@ -1,0 +1,121 @@
+"""The gated perceptron by slices of tokens against two linear layers and a gate."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles import randomise
+from tolerance import BACKWARD, FORWARD, assert_as_accurate
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from vtfast import use_backend
+from vtfast.layers import Geglu, geglu
+from vtfast.layers import linear as linear_module
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+# More tokens than two slices hold, and no multiple of one.
+TOKENS = 2 * max(2048, 1024 * torch.get_num_threads()) + 3
+
+
+def plain(layer: Geglu, x: Tensor, residual: Tensor | None) -> Tensor:
+    value, gate = layer.fc1(x).chunk(2, dim=-1)
+    out = layer.fc2(value * F.gelu(gate))
+    return out if residual is None else out + residual
+
+
+def by_slices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which of the two sliced forms run from here on."""
+    calls: list[str] = []
+
+    def noted(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *arguments: calls.append(name) or function(*arguments)
+
+    monkeypatch.setattr(geglu, "_geglu", noted("inference", geglu._geglu))
+    monkeypatch.setattr(geglu._TrainedGeglu, "apply", noted("training", geglu._TrainedGeglu.apply))
+    return calls
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 8), (1, TOKENS, 8)], ids=["one-slice", "slices"])
+@pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "residual"])
+def test_results_and_gradients(
+    shape: tuple[int, ...], with_residual: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = randomise(Geglu(8, 12), seed=0).to(dtype)
+    x = torch.randn(shape).to(dtype).requires_grad_()
+    residual = torch.randn(shape).to(dtype).requires_grad_() if with_residual else None
+    weights = torch.randn(shape).to(dtype)
+    calls = by_slices(monkeypatch)
+
+    def evaluate(function: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        given = [t if t is None else t.detach().to(dtype).requires_grad_() for t in (x, residual)]
+        inputs = [t for t in (*given, *layer.to(dtype).parameters()) if t is not None]
+        out = function(layer, *given)
+        return [out.detach(), *torch.autograd.grad((out * weights.to(dtype)).sum(), inputs)]
+
+    expected, exact = evaluate(plain, dtype), evaluate(plain, torch.float64)
+    actual = evaluate(Geglu.__call__, dtype)
+    fused = dtype in linear_module._FUSED_TYPES
+    assert calls == (["training"] if fused else [])
+    for index, (a, e, x64) in enumerate(zip(actual, expected, exact, strict=True)):
+        factor = BACKWARD if index else FORWARD
+        assert_as_accurate(a, e, x64, factor=factor, terms=x64.abs().max().item() + 1, name=f"tensor {index}")
+    with torch.no_grad():
+        out = layer(x, residual)
+    assert calls == (["training", "inference"] if fused else [])
+    assert_as_accurate(out, expected[0], exact[0], factor=FORWARD, terms=exact[0].abs().max().item() + 1, name="out")
+
+
+def test_the_backward_is_the_same_from_run_to_run() -> None:
+    layer, x = randomise(Geglu(8, 12), seed=0), torch.randn(TOKENS, 8)
+    first, second = (torch.autograd.grad(layer(x).square().sum(), list(layer.parameters())) for _ in range(2))
+    assert all(map(torch.equal, first, second))
+
+
+def test_keeps_half_of_what_plain_training_keeps() -> None:
+    def kept(run: Callable[[Tensor], Tensor]) -> int:
+        sizes: dict[int, int] = {}
+        pack: Callable[[Tensor], Tensor] = lambda t: sizes.update({t.data_ptr(): t.numel()}) or t  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            run(x)
+        return sum(sizes.values())
+
+    layer, x = Geglu(8, 64), torch.randn(TOKENS, 8)
+    tokens = TOKENS * 64
+    assert kept(layer) < 2.3 * tokens
+    assert kept(lambda x: plain(layer, x, None)) > 4 * tokens
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing(reentrant: bool) -> None:
+    layer, x = randomise(Geglu(8, 12), seed=0), torch.randn(5, 8, requires_grad=True)
+    gradient = torch.autograd.grad(layer(x).square().sum(), x)[0]
+    checkpoint(layer, x, use_reentrant=reentrant).square().sum().backward()
+    # A reentrant checkpoint runs first without gradients, in the other of the two forms.
+    torch.testing.assert_close(x.grad, gradient)
+
+
+def test_the_reference_has_second_derivatives() -> None:
+    layer, x = Geglu(4, 6).double(), torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    with use_backend("reference"):
+        assert torch.autograd.gradgradcheck(layer, x)
+
+
+def test_frozen_layers_and_function_transforms_run_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = randomise(Geglu(8, 12), seed=0), torch.randn(5, 8, requires_grad=True)
+    calls = by_slices(monkeypatch)
+    expected = torch.autograd.grad(plain(layer, x, None).sum(), x)[0]
+    torch.testing.assert_close(torch.func.grad(lambda x: layer(x).sum())(x), expected)
+    layer.fc1.weight.requires_grad_(False)
+    torch.testing.assert_close(torch.autograd.grad(layer(x).sum(), x)[0], expected)
+    assert not calls
+
+
+def test_dropout_acts_on_the_hidden_layer_in_training_only() -> None:
+    layer, x = randomise(Geglu(8, 1, dropout=0.5), seed=0), torch.randn(4, 5, 8)
+    dropped = (layer(x) == layer.fc2.bias).all(dim=-1)
+    assert dropped.any()
+    assert not dropped.all()
+    torch.testing.assert_close(layer.eval()(x), plain(layer, x, None))
