@@ -3,12 +3,16 @@
 Source: Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", 2021, section 3.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtfast.layers.linear import linear
 from vtfast.ops._arguments import Triple
 from vtfast.ops.divided_attention import SCHEMES, SEMANTICS, divided_attention
+from vtfast.ops.divided_attention_weights import divided_attention_weights
+from vtfast.reference import AttentionWeights
 
 
 class DividedAttention(nn.Module):
@@ -63,20 +67,28 @@ class DividedAttention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,  # cos and sin, each [T or 1, H or 1, W or 1, R]
         residual: Tensor | None = None,  # as the result, to which it is added
     ) -> Tensor:  # [B, P + T*H*W, C], or [B, T*H*W, C] for the official "time"
-        out = divided_attention(
-            linear(x, self.qkv),
-            grid,
-            scheme=self.scheme,
-            num_heads=self.num_heads,
-            num_prefix=num_prefix,
-            semantics=self.semantics,
-            frame_mask=frame_mask,
-            rotary=rotary,
-        )
+        settings = self._settings(num_prefix=num_prefix, frame_mask=frame_mask, rotary=rotary)
+        out = divided_attention(linear(x, self.qkv), grid, **settings)
         if not self.training or self.dropout == 0.0:
             return linear(out, self.proj, residual=residual)
         out = F.dropout(self.proj(out), self.dropout)
         return out if residual is None else out + residual
+
+    def attention_weights(
+        self,
+        x: Tensor,  # [B, P + T*H*W, C]
+        grid: Triple,
+        *,
+        num_prefix: int = 1,
+        frame_mask: Tensor | None = None,  # [B, T], bool
+        rotary: tuple[Tensor, Tensor] | None = None,  # cos and sin, each [T or 1, H or 1, W or 1, R]
+    ) -> AttentionWeights:
+        """What `forward` attends to, computed by the reference."""
+        settings = self._settings(num_prefix=num_prefix, frame_mask=frame_mask, rotary=rotary)
+        return divided_attention_weights(linear(x, self.qkv), grid, **settings)
+
+    def _settings(self, **settings: Any) -> dict[str, Any]:
+        return settings | {"scheme": self.scheme, "num_heads": self.num_heads, "semantics": self.semantics}
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, scheme={self.scheme}, semantics={self.semantics}"
