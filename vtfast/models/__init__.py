@@ -1,23 +1,29 @@
 """Video models, one architecture a file."""
 
+from vtfast.models.attention import AttentionStep, record_attention
 from vtfast.models.features import FeatureExtractor
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import ModelConfig, create_model, list_models, model_config, register_model
+from vtfast.models.rollout import Rollout, rollout
 from vtfast.models.timesformer import TimeSformer, timesformer_base, timesformer_hr, timesformer_l
 from vtfast.models.timesformer_lucidrains import TimeSformerLucidrains, timesformer_lucidrains
 from vtfast.models.video_swin import VideoSwin, swin3d_b, swin3d_b_ssv2, swin3d_l, swin3d_s, swin3d_t
 
 __all__ = [
+    "AttentionStep",
     "FeatureExtractor",
     "ModelConfig",
     "Preprocessing",
+    "Rollout",
     "TimeSformer",
     "TimeSformerLucidrains",
     "VideoSwin",
     "create_model",
     "list_models",
     "model_config",
+    "record_attention",
     "register_model",
+    "rollout",
     "swin3d_b",
     "swin3d_b_ssv2",
     "swin3d_l",

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from vtfast.layers import DividedAttention, Mlp, PatchEmbed3d, StochasticDepth, add_branch
 from vtfast.layers.linear import linear
 from vtfast.layers.position_embedding import Pair, resize_places, resize_sequence
+from vtfast.models.attention import AttentionStep, record_attention
 from vtfast.models.features import StageInfo, resolve_indices
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import register_model
@@ -214,8 +215,14 @@ class TimeSformer(nn.Module):
     def forward(
         self,
         clip: Tensor,  # [B, C, T, H, W]
-    ) -> Tensor:  # [B, num_classes]
-        return self.forward_head(self.forward_features(clip))
+        *,
+        return_attention: bool = False,
+    ) -> Tensor | tuple[Tensor, list[AttentionStep]]:  # [B, num_classes]
+        """Logits; with `return_attention` also what every step of every block attends to, see `record_attention`."""
+        if not return_attention:
+            return self.forward_head(self.forward_features(clip))
+        with record_attention(self) as attention:
+            return self.forward_head(self.forward_features(clip)), attention
 
     def forward_features(
         self,

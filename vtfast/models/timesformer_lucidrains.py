@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vtfast.layers import DividedAttention, Geglu, PatchEmbed3d, axial_rotary, frame_rotary, token_shift
+from vtfast.models.attention import AttentionStep, record_attention
 from vtfast.models.features import StageInfo, resolve_indices
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import register_model
@@ -160,9 +161,17 @@ class TimeSformerLucidrains(nn.Module):
         self,
         clip: Tensor,  # [B, C, T, H, W]
         mask: Tensor | None = None,  # [B, T], bool
-    ) -> Tensor:  # [B, num_classes]
-        """Logits. Where `mask` is False, a frame is not attended to over time, nor by the cls token."""
-        return self.forward_head(self.forward_features(clip, mask))
+        *,
+        return_attention: bool = False,
+    ) -> Tensor | tuple[Tensor, list[AttentionStep]]:  # [B, num_classes]
+        """Logits; with `return_attention` also what every step of every block attends to, see `record_attention`.
+
+        Where `mask` is False, a frame is not attended to over time, nor by the cls token.
+        """
+        if not return_attention:
+            return self.forward_head(self.forward_features(clip, mask))
+        with record_attention(self) as attention:
+            return self.forward_head(self.forward_features(clip, mask)), attention
 
     def forward_features(
         self,
