@@ -96,22 +96,26 @@ def unsupported(problem: Problem) -> bool:
     return not CPU_KERNELS and (problem.qkv.dtype == torch.float64 or head_dim % 8 != 0 or head_dim > 128)
 
 
-def check(problem: Problem) -> None:
-    """The kernels' result and gradients are as accurate as those of the reference in the same dtype.
+def check(
+    problem: Problem,
+    kernel: Callable[..., Tensor] = native,
+    plain: Callable[..., Tensor] = reference.grid_attention,
+) -> None:
+    """The kernel's result and gradients are as accurate as those of plain PyTorch in the same dtype.
 
     Where no kernel takes the problem, the error says why.
     """
     if unsupported(problem):
         with pytest.raises(RuntimeError, match=r"grid_attention.*(head_dim|float64)"):
-            evaluate(native, problem)
+            evaluate(kernel, problem)
         return
-    actual = evaluate(native, problem)
-    plain = evaluate(reference.grid_attention, problem)
-    exact = evaluate(reference.grid_attention, problem, torch.float64)
+    actual = evaluate(kernel, problem)
+    same_dtype = evaluate(plain, problem)
+    exact = evaluate(plain, problem, torch.float64)
     terms = _sizes_of_terms(problem)
     for name, result in actual.items():
         factor = FORWARD if name == "out" else BACKWARD
-        assert_as_accurate(result, plain[name], exact[name], factor=factor, terms=terms[name], name=name)
+        assert_as_accurate(result, same_dtype[name], exact[name], factor=factor, terms=terms[name], name=name)
 
 
 def _sizes_of_terms(problem: Problem) -> dict[str, float]:
