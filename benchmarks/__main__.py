@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 status = 1
                 continue
             result["seconds"] = time.perf_counter() - start
+            _draw(name, result, folder / f"{'quick-' * args.quick}{name}.png")
             results[f"{name}, {which}"] = result
             print(_markdown(result), flush=True)
             path.write_text(json.dumps(results, indent=1) + "\n")
@@ -82,6 +83,18 @@ def _in_fresh_process(request: Request) -> dict[str, Any]:
         return result
 
 
+def _draw(suite: str, result: dict[str, Any], path: Path) -> None:
+    """The suite's picture, if it has one and there is something to draw it with."""
+    draw = suites.drawer_of(suite)
+    if draw is None or not result["sections"]:
+        return
+    try:
+        draw(result["sections"], path)
+        result["picture"] = path.name
+    except ImportError as error:
+        print(f"no picture of {suite}: {error}", file=sys.stderr)
+
+
 def _document(machine: str, results: dict[str, Any]) -> str:
     parts = [_markdown(result) for result in results.values()]
     return f"# {machine}\n\nWritten by `python -m benchmarks`; see ../../README.md for how to read it.\n\n" + "\n".join(
@@ -98,6 +111,7 @@ def _markdown(result: dict[str, Any]) -> str:
         f"{facts['allocator']}{extra}; {facts['date']}, load {facts['load']:.1f} at the start."
     )
     parts = [f"Skipped: {result['skipped']}\n"] if "skipped" in result else []
+    parts += [f"![{result['picture']}]({result['picture']})\n"] if "picture" in result else []
     for fields in result["sections"]:
         section = Section(**fields)
         allocator_name = facts["allocator"].split(" ")[0]

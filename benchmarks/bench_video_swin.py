@@ -4,11 +4,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.measure import NotSupportedError, relative_error
+from benchmarks.model_cases import TOLERANCES, model_cases
 from benchmarks.scope import Scope
 from benchmarks.shapes import SWIN3D_T
-from benchmarks.suites.video_swin import TOLERANCES, cases
+from benchmarks.upstream import TORCHVISION
 
-_CASES = {case.name: case for case in cases(Scope(quick=False, threads=1, compile=False), SWIN3D_T)}
+_CASES = {case.name: case for case in model_cases(Scope(quick=False, threads=1, compile=False), SWIN3D_T, TORCHVISION)}
 
 
 @pytest.mark.parametrize("way", ["eager", "vtfast", "linear layers"])

@@ -1,17 +1,25 @@
 """Peak memory of one step in a process of its own, so that nothing earlier hides what it needs."""
 
 import json
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 
 from benchmarks.peers import core_ways
-from benchmarks.shapes import SWIN3D_T_STAGES, ModelShape, WindowShape
-from benchmarks.upstream import clip_of, rename_gradients, torchvision_model, training_way, vtfast_model
+from benchmarks.shapes import SWIN3D_T_STAGES, ModelShape, SpaceTimeShape, WindowShape
+from benchmarks.space_time_peers import space_time_ways
+from benchmarks.timesformer_upstream import LUCIDRAINS, best_upstream
+from benchmarks.upstream import TORCHVISION, Upstream, clip_of, forward_way, training_way
 from vtfast.cli.memory import peak_memory
+
+FORWARD, TRAINING, WINDOWS, SPACE_TIME = "forward", "training step", "window core", "space-time core"
+
+_SMALL_CLIP = (1, 3, 4, 64, 64)
 
 
 @dataclass(frozen=True)
@@ -19,33 +27,57 @@ class Step:
     """What to measure.
 
     Args:
-        way: "eager" or "vtfast".
-        model: a model's name for a training step of it; None for forward + backward of the core.
-        clip: the model's clip.
-        batch: clips of the core, at the size of swin3d_t's shifted stage 1.
-        dtype: name of a torch dtype, of the core.
+        way: "eager" or "vtfast", of the space-time core also "SDPA".
         threads: of the process.
+        work: `FORWARD` or `TRAINING` of a model, `WINDOWS` (forward + backward of the core of window attention), or
+            `SPACE_TIME` (forward of the cores of one TimeSformer block).
+        model: the model's name.
+        clip: the model's clip.
+        config: the model's options, as in `ModelShape`.
+        checkpointing: whether the model recomputes its blocks in the backward.
+        batch: clips of the window core, at the size of swin3d_t's shifted stage 1.
+        dtype: name of a torch dtype, of the window core.
+        schemes: of the space-time cores, one after the other.
+        grid: of the space-time cores.
     """
 
     way: str
     threads: int
-    model: str | None = None
+    work: str = TRAINING
+    model: str = ""
     clip: tuple[int, int, int, int, int] = (1, 3, 16, 224, 224)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    checkpointing: bool = False
     batch: int = 1
     dtype: str = "float32"
+    schemes: Sequence[str] = ()
+    grid: tuple[int, int, int] = (8, 14, 14)
 
 
-def peak_of(step: Step) -> int:
-    """Bytes at the peak beyond weights and inputs, gradients included, as measured by a fresh process.
+@dataclass(frozen=True)
+class Peak:
+    """Bytes of resident memory at the peak.
+
+    Args:
+        beyond: weights and inputs, results and gradients included.
+        in_all: of the process, with weights, interpreter and libraries.
+    """
+
+    beyond: int
+    in_all: int
+
+
+def peak_of(step: Step) -> Peak:
+    """As measured by a fresh process.
 
     Raises:
         RuntimeError: the system cannot tell (only Linux can), or the process failed.
     """
     command = [sys.executable, "-m", "benchmarks.memory", json.dumps(asdict(step))]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode or not done.stdout.strip().isdigit():
+    if done.returncode:
         raise RuntimeError(f"peak memory of {step} could not be measured:\n{done.stderr}")
-    return int(done.stdout)
+    return Peak(**json.loads(done.stdout))
 
 
 def core_shape(batch: int) -> WindowShape:
@@ -54,27 +86,60 @@ def core_shape(batch: int) -> WindowShape:
     return WindowShape(stage.name, stage.grid, stage.num_heads, shift=stage.shift, batch=batch)
 
 
-def _measure(step: Step) -> int | None:
+def _measure(step: Step) -> Peak:
     torch.set_num_threads(step.threads)
-    if step.model is None:
-        dtype = getattr(torch, step.dtype)
-        small = WindowShape("warm-up", (8, 14, 14), 3, shift=(0, 3, 3))
-        _core_step(step.way, small, dtype)()
-        work = _core_step(step.way, core_shape(step.batch), dtype)
-    else:
-        # One small clip loads libraries and starts threads, which are not the step's.
-        theirs = torchvision_model(step.model).train()
-        ours = vtfast_model(step.model, theirs).train()
-        model = theirs if step.way == "eager" else ours
-        small_clip = clip_of(ModelShape(step.model, (1, 3, 4, 64, 64)))
-        training_way(step.way, model, small_clip, rename_gradients(ours)).run()
-        work = training_way(step.way, model, clip_of(ModelShape(step.model, step.clip)), rename_gradients(ours)).run
-    return peak_memory(work, torch.device("cpu"))
+    # Something small first: it loads libraries and starts threads, which are not the step's.
+    small, work = {WINDOWS: _window_work, SPACE_TIME: _space_time_work}.get(step.work, _model_work)(step)
+    small()
+    del small
+    beyond = peak_memory(work, torch.device("cpu"))
+    if beyond is None:
+        raise RuntimeError("the system does not tell the peak of resident memory")
+    return Peak(beyond, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
-def _core_step(way: str, shape: WindowShape, dtype: torch.dtype) -> Callable[[], object]:
-    return core_ways(shape, dtype, "forward + backward", (way,))[0].run
+Work = Callable[[], object]
+
+
+def _window_work(step: Step) -> tuple[Work, Work]:
+    def work(shape: WindowShape) -> Work:
+        return core_ways(shape, getattr(torch, step.dtype), "forward + backward", (step.way,))[0].run
+
+    return work(WindowShape("warm-up", (8, 14, 14), 3, shift=(0, 3, 3))), work(core_shape(step.batch))
+
+
+def _space_time_work(step: Step) -> tuple[Work, Work]:
+    def work(grid: tuple[int, int, int]) -> Work:
+        shapes = [SpaceTimeShape(scheme, grid) for scheme in step.schemes]
+        runs = [space_time_ways(shape, torch.float32, "forward", (step.way,))[0].run for shape in shapes]
+        return lambda: [run() for run in runs]
+
+    return work((2, 4, 4)), work(step.grid)
+
+
+def _model_work(step: Step) -> tuple[Work, Work]:
+    def work(shape: ModelShape) -> Work:
+        upstream = _upstream_of(step.model)
+        model = upstream.make(shape) if step.way == "eager" else upstream.ours(shape)
+        model.train(step.work == TRAINING)
+        if step.checkpointing:
+            enable: Callable[[], None] = getattr(
+                model, "set_grad_checkpointing" if step.way == "vtfast" else "gradient_checkpointing_enable"
+            )
+            enable()
+        if step.work == FORWARD:
+            return forward_way(step.way, model, clip_of(shape)).run
+        return training_way(step.way, model, clip_of(shape), dict).run
+
+    shape = ModelShape(step.model, step.clip, step.config)
+    return work(replace(shape, clip=_SMALL_CLIP)), work(shape)
+
+
+def _upstream_of(model: str) -> Upstream:
+    if model == "timesformer_lucidrains":
+        return LUCIDRAINS
+    return best_upstream() if model.startswith("timesformer") else TORCHVISION
 
 
 if __name__ == "__main__":
-    print(_measure(Step(**json.loads(sys.argv[1]))))
+    print(json.dumps(asdict(_measure(Step(**json.loads(sys.argv[1]))))))

@@ -1,17 +1,19 @@
 """Named sizes of real models."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class WindowShape:
-    """One attention inside groups of a token grid: the windows of a Video Swin, or time or space of a TimeSformer.
+    """One attention inside groups of a token grid, with a bias or without: the windows of a Video Swin.
 
     Args:
-        name: of the stage, or of the kind of group.
+        name: of the stage, or of the window.
         grid: tokens (T, H, W), a multiple of the window.
         num_heads: number of attention heads.
         window: group (T, H, W), in tokens.
@@ -79,16 +81,11 @@ SWIN3D_T_WINDOWS = tuple(
 )
 
 
-# The first stage of a Video Swin for windows of one, two and eight frames, and the space and time attention of a
-# TimeSformer, each for as many clips as take about 460 MB of qkv in 16 bits: several times a GPU's cache.
+# The first stage of a Video Swin for windows of one, two and eight frames, for as many clips as take about 460 MB of
+# qkv in 16 bits: several times a GPU's cache.
 FILLING_WINDOWS = tuple(
     WindowShape(f"window {t} x 7 x 7", (8, 56, 56), 3, window=(t, 7, 7), batch=32) for t in (1, 2, 8)
 )
-FILLING_TIME = tuple(
-    WindowShape(f"time {t}", (t, 14, 14), 12, window=(t, 1, 1), head_dim=64, batch=512 // t, bias=False)
-    for t in (8, 16, 32)
-)
-FILLING_SPACE = WindowShape("space 14 x 14", (8, 14, 14), 12, (1, 14, 14), head_dim=64, batch=64, bias=False)
 
 
 @dataclass(frozen=True)
@@ -161,6 +158,11 @@ class SpaceTimeShape:
         """Floating point operations of one of attention's matrix products: two in the forward, five in the backward."""
         return 2 * self.num_scores * self.head_dim
 
+    def fewest_bytes(self, itemsize: int, backward: bool) -> int:
+        """Forward: reads qkv, writes the output. Backward: reads qkv and the output's gradient, writes that of qkv."""
+        tokens = self.num_tokens - (0 if self.has_cls else self.batch)
+        return tokens * self.channels * itemsize * (11 if backward else 4)
+
 
 # The token grids of timesformer_base at 8, 16, 32 and 96 frames (timesformer_l), and of timesformer_hr.
 TIMESFORMER_GRIDS: tuple[Triple, ...] = ((8, 14, 14), (16, 14, 14), (32, 14, 14), (96, 14, 14), (16, 28, 28))
@@ -172,18 +174,27 @@ SPARSE_AND_AXIAL = tuple(
     SpaceTimeShape(scheme, TIMESFORMER_GRIDS[0]) for scheme in ("width", "height", "local", "global")
 )
 
+# The same for as many clips as take about 460 MB of qkv in 16 bits: several times a GPU's cache.
+FILLING_TIME = tuple(SpaceTimeShape("time", (t, 14, 14), batch=512 // t) for t in (8, 16, 32))
+FILLING_LONG_TIME = SpaceTimeShape("time", (96, 14, 14), batch=5)
+FILLING_SPACE = SpaceTimeShape("space", (8, 14, 14), batch=64)
+FILLING_HR = tuple(SpaceTimeShape(scheme, (16, 28, 28), batch=8) for scheme in ("time", "space"))
+FILLING_JOINT = SpaceTimeShape("joint", (8, 14, 14), batch=64)
+
 
 @dataclass(frozen=True)
 class ModelShape:
     """A video backbone on a clip.
 
     Args:
-        model: name in vtfast's registry and in torchvision.
+        model: name in vtfast's registry, and for a Video Swin in torchvision.
         clip: (B, C, T, H, W).
+        config: options of vtfast's model that differ from the published ones; upstreams follow those they know.
     """
 
     model: str
     clip: tuple[int, int, int, int, int]
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -191,3 +202,6 @@ class ModelShape:
 
 
 SWIN3D_T = ModelShape("swin3d_t", (1, 3, 16, 224, 224))
+TIMESFORMER_BASE = ModelShape("timesformer_base", (1, 3, 8, 224, 224))
+TIMESFORMER_L = ModelShape("timesformer_l", (1, 3, 96, 224, 224))
+TIMESFORMER_LUCIDRAINS = ModelShape("timesformer_lucidrains", (1, 3, 8, 224, 224))

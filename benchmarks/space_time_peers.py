@@ -103,6 +103,26 @@ def reference_outputs(shape: SpaceTimeShape, dtype: torch.dtype, mode: str, devi
     return (torch.cat(outs), *([torch.cat(d_qkvs)] if backward else []))
 
 
+def sampled_rows(shape: SpaceTimeShape, dtype: torch.dtype, rows: Sequence[int]) -> Tensor:
+    """Rows of the output [B, len(rows), C] in float64, each from a mask of the keys of one query."""
+    qkv = Inputs.make(shape, dtype, requires_grad=False).qkv.double()
+    q, k, v = _heads(qkv, shape)  # [B, heads, 1 + T*H*W, D]
+    frames, height, width = shape.grid
+    index = torch.arange(frames * height * width)
+    group = {"time": index % (height * width), "space": index // (height * width), "joint": index * 0}[shape.scheme]
+    group = F.pad(group, (1, 0), value=-1)  # of cls, none of its own
+    outs = []
+    for row in rows:
+        token = row if shape.has_cls else row + 1
+        # What cls gives is its mean over the groups.
+        own = group[token : token + 1] if token else group[1:].unique()
+        mask = (group == own[:, None]) | (group == -1) * shape.has_cls  # [1 or G, 1 + T*H*W]
+        scores = (q[:, :, token : token + 1] @ k.transpose(-2, -1)) * shape.head_dim**-0.5
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)  # [B, heads, 1 or G, 1 + T*H*W]
+        outs.append((weights @ v).mean(dim=2).flatten(1))
+    return torch.stack(outs, dim=1)
+
+
 def space_time_ways(
     shape: SpaceTimeShape, dtype: torch.dtype, mode: str, names: Sequence[str], device: str = "cpu"
 ) -> list[Way]:

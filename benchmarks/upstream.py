@@ -1,9 +1,10 @@
-"""torchvision's Video Swin as a peer, and vtfast's with the same weights."""
+"""Whole models of an upstream as peers, and vtfast's with the same weights; here torchvision's Video Swin."""
 
 import copy
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,8 @@ from benchmarks.measure import NotSupportedError, Outputs, Way
 from benchmarks.shapes import ModelShape
 from vtfast.checkpoints import video_swin_torchvision
 
+Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
 _library: torch.library.Library | None = None
 
 
@@ -27,14 +30,14 @@ def torchvision_video() -> ModuleType:
     Raises:
         NotSupportedError: torchvision is not installed.
     """
-    _declare_operations()
+    declare_torchvision_operations()
     try:
         return importlib.import_module("torchvision.models.video")
     except ImportError as error:
         raise NotSupportedError(f"torchvision does not import ({error})") from error
 
 
-def _declare_operations() -> None:
+def declare_torchvision_operations() -> None:
     """Schemas that torchvision needs, where its compiled part (of a wheel for CUDA, say) does not load beside torch."""
     global _library
     spec = importlib.util.find_spec("torchvision")
@@ -48,20 +51,51 @@ def _declare_operations() -> None:
         _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-def torchvision_model(name: str) -> nn.Module:
-    """The model with seeded weights, without stochastic depth, so that a training step has one right result."""
+@dataclass(frozen=True)
+class Upstream:
+    """Models that vtfast has too, under the weights of both.
+
+    Args:
+        name: whose.
+        make: the model with seeded weights, without stochastic depth, so that a training step has one right result. It
+            takes clips (B, C, T, H, W) and returns logits.
+        convert: entries under the upstream's names (weights, gradients) -> under those of a model of vtfast.
+        patched: what else users make of the model: name of the way -> the model changed, in a copy.
+        options: of vtfast's model, for the same sizes and the same behaviour in training.
+    """
+
+    name: str
+    make: Callable[[ModelShape], nn.Module]
+    convert: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]]
+    patched: Mapping[str, Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
+    options: Callable[[ModelShape], Mapping[str, Any]] = lambda shape: {"drop_path_rate": 0.0}
+
+    def ours(self, shape: ModelShape, theirs: nn.Module | None = None) -> nn.Module:
+        """The model of vtfast, with the weights of `theirs` if given."""
+        weights = theirs and theirs.state_dict()
+        return vtfast.create_model(shape.model, checkpoint=weights, **self.options(shape), **shape.config)
+
+    def rename(self, ours: nn.Module) -> Rename:
+        """Gradients by the upstream's names, or by vtfast's -> by vtfast's."""
+        own = {name for name, _ in ours.named_parameters()}
+
+        def renamed(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return dict(gradients) if set(gradients) == own else self.convert(gradients, ours)
+
+        return renamed
+
+
+def _torchvision_swin(shape: ModelShape) -> nn.Module:
     video = torchvision_video()
     torch.manual_seed(0)
-    model: nn.Module = getattr(video, name)()
+    model: nn.Module = getattr(video, shape.model)()
     for module in model.modules():
         if type(module).__name__ == "StochasticDepth":
             module.p = 0.0
     return model
 
 
-def vtfast_model(name: str, weights: nn.Module | None = None) -> nn.Module:
-    """The same of vtfast, with the weights of torchvision's if given."""
-    return vtfast.create_model(name, checkpoint=weights and weights.state_dict(), drop_path_rate=0.0)
+TORCHVISION = Upstream("torchvision", _torchvision_swin, video_swin_torchvision.convert)
 
 
 def clip_of(shape: ModelShape) -> Tensor:
@@ -80,9 +114,7 @@ def forward_way(name: str, model: nn.Module, clip: Tensor, autocast: bool = Fals
     return Way(name, run, lambda logits: (logits,))
 
 
-def training_way(
-    name: str, model: nn.Module, clip: Tensor, rename: Callable[..., dict[str, Tensor]], autocast: bool = False
-) -> Way:
+def training_way(name: str, model: nn.Module, clip: Tensor, rename: Rename, autocast: bool = False) -> Way:
     """Forward, loss and backward; no optimiser. `rename` brings gradients by name under the names of vtfast."""
 
     def run() -> tuple[Tensor, dict[str, Tensor]]:
@@ -106,11 +138,6 @@ def training_way(
 def labels_of(logits: Tensor) -> Tensor:
     """A class for each clip."""
     return torch.arange(len(logits), device=logits.device)
-
-
-def rename_gradients(model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """Gradients under torchvision's names -> under those of `model`, which is vtfast's."""
-    return lambda gradients: video_swin_torchvision.convert(gradients, model)
 
 
 def in_float64(model: nn.Module) -> nn.Module:

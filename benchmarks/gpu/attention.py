@@ -8,10 +8,22 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu import space_time
 from benchmarks.gpu.jobs import Job, main, natively
+from benchmarks.gpu.replay import replayed
 from benchmarks.measure import Case, Way
 from benchmarks.peers import MODES, SDPA_BACKENDS, core_ways, reference_outputs
-from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, SWIN3D_T_STAGES, WindowShape
+from benchmarks.shapes import (
+    FILLING_HR,
+    FILLING_JOINT,
+    FILLING_LONG_TIME,
+    FILLING_SPACE,
+    FILLING_TIME,
+    FILLING_WINDOWS,
+    SWIN3D_T_STAGES,
+    SpaceTimeShape,
+    WindowShape,
+)
 from benchmarks.suites import window_layer
 
 FORWARD, BOTH = MODES
@@ -42,29 +54,34 @@ def jobs(device: str, quick: bool) -> Sequence[Job]:
 
 def _all_jobs(device: str) -> Iterator[Job]:
     short, pair, long = FILLING_WINDOWS
-    for shape in (pair.shifted(), long.shifted(), FILLING_TIME[0], short.shifted()):
-        every = EVERY if shape.bias else (*PLAIN, "compile", FLEX[0])
-        yield from (core_job(shape, _HALF, mode, every, device) for mode in MODES)
-    for shape in (*FILLING_TIME[1:], FILLING_SPACE):
-        yield from (core_job(shape, _HALF, mode, PLAIN, device) for mode in MODES)
-    for shape in (pair.shifted(), long.shifted()):
-        yield from (layer_job(shape, _HALF, training, device) for training in (False, True))
-        yield core_job(shape, _HALF, BOTH, FUSED, device, start="windows")
-    for shape in FILLING_WINDOWS:
-        yield from (core_job(shape, _HALF, mode, FUSED, device) for mode in MODES)
+    for window in (pair.shifted(), long.shifted()):
+        yield from (core_job(window, _HALF, mode, EVERY, device) for mode in MODES)
+    for shape in (FILLING_TIME[0], FILLING_SPACE):
+        yield from (space_time.core_job(shape, _HALF, mode, space_time.EVERY, device) for mode in MODES)
+    yield from (core_job(short.shifted(), _HALF, mode, EVERY, device) for mode in MODES)
+    for shape in (*FILLING_TIME[1:], *FILLING_HR, FILLING_JOINT, FILLING_LONG_TIME):
+        yield from (space_time.core_job(shape, _HALF, mode, space_time.FUSED, device) for mode in MODES)
+    for window in (pair.shifted(), long.shifted()):
+        yield from (layer_job(window, _HALF, training, device) for training in (False, True))
+        yield core_job(window, _HALF, BOTH, FUSED, device, start="windows")
+    for window in FILLING_WINDOWS:
+        yield from (core_job(window, _HALF, mode, FUSED, device) for mode in MODES)
     for dtype in (torch.float16, torch.float32):
-        for shape in (long.shifted(), pair.shifted()):
-            yield from (core_job(shape, dtype, mode, FUSED, device) for mode in MODES)
-    for shape in (SWIN3D_T_STAGES[0].shifted(), replace(pair.shifted(), batch=1), replace(FILLING_TIME[0], batch=1)):
-        yield from (replay_job(shape, mode, device) for mode in MODES)
+        for window in (long.shifted(), pair.shifted()):
+            yield from (core_job(window, dtype, mode, FUSED, device) for mode in MODES)
+    for window in (SWIN3D_T_STAGES[0].shifted(), replace(pair.shifted(), batch=1)):
+        yield from (replay_job(window, mode, device) for mode in MODES)
+    for shape in (FILLING_TIME[0], FILLING_SPACE):
+        yield from (space_time.replay_job(replace(shape, batch=1), _HALF, mode, device) for mode in MODES)
 
 
 def _quick_jobs(device: str) -> Iterator[Job]:
     """A shape of each kind, small enough for a dry run."""
     window = WindowShape("window 2 x 7 x 7", (2, 14, 14), 2, (2, 7, 7)).shifted()
-    time = WindowShape("time 8", (8, 4, 4), 2, (8, 1, 1), head_dim=64, bias=False)
-    for shape in (window, time):
-        yield from (core_job(shape, torch.float32, mode, FUSED, device) for mode in MODES)
+    yield from (core_job(window, torch.float32, mode, FUSED, device) for mode in MODES)
+    for scheme in ("time", "space", "joint"):
+        shape = SpaceTimeShape(scheme, (8, 4, 4), num_heads=2)
+        yield from (space_time.core_job(shape, torch.float32, mode, space_time.FUSED, device) for mode in MODES)
     yield core_job(window, _HALF, FORWARD, FUSED, device)
     yield layer_job(window, torch.float32, True, device)
 
@@ -116,30 +133,6 @@ def replay_job(shape: WindowShape, mode: str, device: str) -> Job:
     job = core_job(shape, _HALF, mode, (), device)
     facts = job.case.facts | {"kind": "one clip, replayed"}
     return replace(job, case=replace(job.case, name=f"{job.case.name}, one clip, replayed", ways=ways, facts=facts))
-
-
-def replayed(way: Way) -> Way:
-    """The same as replays of a CUDA graph that is captured in the first run."""
-    graph: torch.cuda.CUDAGraph | None = None
-    results: Any = None
-
-    def run() -> Any:
-        nonlocal graph, results
-        if graph is None:
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(3):
-                    way.run()
-            torch.cuda.current_stream().wait_stream(aside)
-            captured = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(captured):
-                results = way.run()
-            graph = captured
-        graph.replay()
-        return results
-
-    return replace(way, run=run)
 
 
 def product_flops(shape: WindowShape, mode: str) -> int:

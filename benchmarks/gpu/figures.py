@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import models
+from benchmarks.gpu import models, space_time
 from benchmarks.gpu.attention import BOTH, FORWARD, case_name
 from benchmarks.gpu.ceilings import COPY, EXP
 from benchmarks.measure import Result, Timing
 from benchmarks.report import JUDGED, speedup
-from benchmarks.shapes import FILLING_TIME, FILLING_WINDOWS, WindowShape
+from benchmarks.shapes import FILLING_HR, FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, SpaceTimeShape, WindowShape
 
 Ceilings = Mapping[str, float]  # units a second by name
 
@@ -160,7 +160,13 @@ def targets() -> list[Target]:
         for mode, rate in ((FORWARD, 200), (BOTH, 100)):
             wanted.append(Target(_half(shape, mode), "TFLOP/s", rate, teraflops))
             wanted.append(Target(_half(shape, mode), "x best peer", 2.5, over_best_peer))
-    wanted += [Target(_half(shape, FORWARD), "% of copy", 75, Figures.share_of_copy) for shape in FILLING_TIME]
+    times, spaces = (*FILLING_TIME, FILLING_HR[0]), (FILLING_SPACE, FILLING_HR[1])
+    wanted += [Target(_half(shape, FORWARD), "% of copy", 75, Figures.share_of_copy) for shape in times]
+    wanted += [
+        Target(_half(shape, mode), f"x {space_time.FLASH}", 1, lambda figures: figures.over(space_time.FLASH))
+        for shape in spaces
+        for mode in (FORWARD, BOTH)
+    ]
     wanted += [
         Target(_half(shape.shifted(), BOTH), "tables of extra memory", None, extra_tables) for shape in FILLING_WINDOWS
     ]
@@ -170,5 +176,6 @@ def targets() -> list[Target]:
     return wanted
 
 
-def _half(shape: WindowShape, mode: str) -> str:
-    return case_name(shape, torch.bfloat16, mode)
+def _half(shape: WindowShape | SpaceTimeShape, mode: str) -> str:
+    named = case_name if isinstance(shape, WindowShape) else space_time.case_name
+    return named(shape, torch.bfloat16, mode)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers import CoreInputs, vtfast_way
-from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, WindowShape
+from benchmarks.measure import Way
+from benchmarks.peers import core_ways
+from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, SpaceTimeShape, WindowShape
+from benchmarks.space_time_peers import space_time_ways
 
-SHAPES: Sequence[WindowShape] = (
+SHAPES: Sequence[WindowShape | SpaceTimeShape] = (
     *(shape.shifted() for shape in FILLING_WINDOWS[1:]),
     FILLING_TIME[0],
     FILLING_SPACE,
@@ -25,8 +27,7 @@ _SMALL = WindowShape("window 2 x 7 x 7", (2, 14, 14), 2, (2, 7, 7)).shifted()
 def main(number: int, device: str, output: Path | None) -> None:
     """Runs it, twice with a profiler that would otherwise see what happens only once."""
     shape = SHAPES[number] if device == "cuda" else _SMALL
-    inputs = CoreInputs.make(shape, torch.bfloat16, requires_grad=True, start="packed", device=device)
-    way = vtfast_way(inputs, "forward + backward")
+    way = _way(shape, device)
     if output is None:
         way.run()
         if device == "cuda":
@@ -40,6 +41,12 @@ def main(number: int, device: str, output: Path | None) -> None:
     attribute = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     times = {event.key: getattr(event, attribute) for event in profiler.key_averages()}
     output.write_text(json.dumps({name: time for name, time in times.items() if time > 0}))
+
+
+def _way(shape: WindowShape | SpaceTimeShape, device: str) -> Way:
+    if isinstance(shape, WindowShape):
+        return core_ways(shape, torch.bfloat16, "forward + backward", ["vtfast"], "packed", device)[0]
+    return space_time_ways(shape, torch.bfloat16, "forward + backward", ["vtfast"], device)[0]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ _HOW = (
     "has queued it, so that launching costs nobody anything; whole models include it. Each result is compared with the "
     "reference in float64, and one that is off is marked DIFFERS and gets no rate or ratio. Peers start from packed "
     "qkv in the token grid and make the copies they need; in a Swin block they start where the block does, with one "
-    "roll and partition of C channels. GB/s counts qkv and output once (in the backward also qkv, the output's "
+    "roll and partition of C channels. Over space and time they start where the block of the published models does, "
+    "with time fastest, k and v of space in frames; marked packed, from qkv in vtfast's order; alone, without a copy. "
+    "GB/s counts qkv and output once (in the backward also qkv, the output's "
     "gradient and that of qkv), TFLOP/s the matrix products, two forward and five backward. The limit is the ceiling "
     "that takes longest for the work, its share that time over vtfast's. Extra is memory at the peak beyond inputs and "
     "results."
@@ -83,6 +85,7 @@ _KINDS = {
     "model": "Models",
     "core": "Attention from packed qkv",
     "core of a block": "Attention as in a Swin block",
+    "space-time core": "Attention over space and time",
     "layer": "Attention with its linear layers",
     "one clip, replayed": "One clip, replayed as a CUDA graph",
 }

@@ -30,7 +30,8 @@ def draw(figures: Sequence[Figures], ceilings: Mapping[str, float], device: str,
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(13, 7), sharey=True)
-    shown = [f for f in figures if f.facts.get("kind") == "core" and f.facts["dtype"] == "bfloat16" and f.flops]
+    kinds = ("core", "space-time core")
+    shown = [f for f in figures if f.facts.get("kind") in kinds and f.facts["dtype"] == "bfloat16" and f.flops]
     shapes = list(dict.fromkeys(f.facts["shape"] for f in shown))
     for panel, mode in zip(panels, (FORWARD, BOTH), strict=True):
         _ceilings(panel, ceilings, mode)

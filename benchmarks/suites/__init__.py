@@ -1,12 +1,15 @@
 """One file a subject: adding a file here adds its tables to the report.
 
 A suite is a module with `run(scope) -> list[Section]` and, where they differ from the rule, `ALLOCATORS`
-(those under which it is measured, all by rule) and `QUICK` (whether it belongs to a quick run, yes by rule).
+(those under which it is measured, all by rule), `QUICK` (whether it belongs to a quick run, yes by rule) and
+`draw(sections, path)` (a picture of its sections, none by rule).
 """
 
 import importlib
 import pkgutil
-from typing import Protocol, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from benchmarks.allocator import ALLOCATORS
 from benchmarks.report import Section
@@ -44,3 +47,8 @@ def load_suite(name: str) -> Suite:
 def allocators_of(name: str) -> tuple[str, ...]:
     """The allocators under which a suite is measured."""
     return getattr(load_suite(name), "ALLOCATORS", ALLOCATORS)
+
+
+def drawer_of(name: str) -> Callable[[list[dict[str, Any]], Path], None] | None:
+    """What draws the picture of a suite's sections, if it has one."""
+    return getattr(load_suite(name), "draw", None)

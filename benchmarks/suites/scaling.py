@@ -12,7 +12,7 @@ from benchmarks.report import Section, milliseconds, speedup
 from benchmarks.scope import Scope
 from benchmarks.shapes import SWIN3D_T, SWIN3D_T_STAGES, WindowShape
 from benchmarks.suites.grid_attention import DTYPES, TOLERANCES
-from benchmarks.upstream import clip_of, forward_way, vtfast_model
+from benchmarks.upstream import TORCHVISION, clip_of, forward_way
 
 ALLOCATORS = ("default",)
 QUICK = False
@@ -89,14 +89,14 @@ def _gemm_ways(dtype: torch.dtype, counts: tuple[int, int]) -> list[Way]:
 
 def _model_ways(counts: tuple[int, int]) -> list[Way]:
     torch.manual_seed(0)
-    model, clip = vtfast_model(SWIN3D_T.model).eval(), clip_of(SWIN3D_T)
+    model, clip = TORCHVISION.ours(SWIN3D_T).eval(), clip_of(SWIN3D_T)
     way = forward_way("", model, clip)
     return [Way(f"{n} threads ({i})", way.run, way.outputs, n) for i, n in enumerate(counts)]
 
 
 def _model_reference() -> Outputs:
     torch.manual_seed(0)
-    model = vtfast_model(SWIN3D_T.model).double().eval()
+    model = TORCHVISION.ours(SWIN3D_T).double().eval()
     way = forward_way("", model, clip_of(SWIN3D_T).double())
     assert way.outputs is not None
     return way.outputs(way.run())

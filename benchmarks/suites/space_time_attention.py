@@ -57,7 +57,7 @@ def case_of(shape: SpaceTimeShape, dtype: torch.dtype, mode: str, compiled: bool
         reference=partial(reference_outputs, shape, dtype, mode),
         tolerance=TOLERANCES[dtype][: 1 if mode == "forward" else 2],
         flops=shape.product_flops * (2 if mode == "forward" else 7),
-        fewest_bytes=fewest_bytes(shape, dtype, mode),
+        fewest_bytes=shape.fewest_bytes(dtype.itemsize, backward=mode != "forward"),
         facts={"scheme": shape.scheme, "grid": shape.grid, "dtype": short, "mode": mode},
     )
 
@@ -69,15 +69,10 @@ def shapes_of(scope: Scope, mode: str) -> tuple[SpaceTimeShape, ...]:
     return (*DIVIDED, JOINT, *(SPARSE_AND_AXIAL if mode == "forward" else ()))
 
 
-def fewest_bytes(shape: SpaceTimeShape, dtype: torch.dtype, mode: str) -> int:
-    """Forward: reads qkv, writes the output. Backward: reads qkv and the output's gradient, writes that of qkv."""
-    return shape.num_tokens * shape.channels * dtype.itemsize * (4 if mode == "forward" else 11)
-
-
 def _ways(shape: SpaceTimeShape, dtype: torch.dtype, mode: str, compiled: bool) -> list[Way]:
     names = ["eager", *["compile"] * compiled, "SDPA"]
     if shape.scheme in ("time", "space"):
         names.append(f"SDPA{PACKED}")
     # A copy reads and writes each of its bytes.
-    copy = ceilings.copy(size=fewest_bytes(shape, dtype, mode) // 2)
+    copy = ceilings.copy(size=shape.fewest_bytes(dtype.itemsize, backward=mode != "forward") // 2)
     return [*space_time_ways(shape, dtype, mode, [*names, "vtfast"]), copy, ceilings.gemm(dtype)]

@@ -1,87 +1,13 @@
 """swin3d_t as a whole: torchvision's against vtfast's with the same weights."""
 
-from collections.abc import Iterator
-from functools import partial
-
-import torch
-from torch import Tensor, nn
-
-from benchmarks.measure import Case, Outputs, Way
+from benchmarks.model_cases import NOTES, model_cases
 from benchmarks.report import Section, timing_section
 from benchmarks.scope import Scope
-from benchmarks.shapes import SWIN3D_T, ModelShape
-from benchmarks.upstream import (
-    clip_of,
-    forward_way,
-    in_float64,
-    linear_layers_way,
-    rename_gradients,
-    torchvision_model,
-    training_way,
-    vtfast_model,
-)
-
-FORWARD, PURE_BFLOAT16, AUTOCAST, TRAINING = (
-    "forward, float32",
-    "forward, bfloat16",
-    "forward, autocast bfloat16",
-    "training step, float32",
-)
-
-# Of logits, and in training also of every gradient; each a share of the largest value of its tensor.
-TOLERANCES = {FORWARD: 1e-4, PURE_BFLOAT16: 1e-1, AUTOCAST: 1e-1, TRAINING: 2e-3}
+from benchmarks.shapes import SWIN3D_T
+from benchmarks.upstream import TORCHVISION
 
 
 def run(scope: Scope) -> list[Section]:
     """Inference in three precisions and a training step."""
-    notes = (
-        "Clip to logits, torchvision's model and vtfast's with the same weights; a training step is forward, loss and "
-        "backward, without stochastic depth and optimiser. `linear layers` are those of the model on their own, the "
-        "floor for any implementation with the same GEMM: they do not include the patch embedding's convolution."
-    )
-    return [timing_section(f"Model {SWIN3D_T.name}", notes, cases(scope, SWIN3D_T), scope.model_effort)]
-
-
-def cases(scope: Scope, shape: ModelShape) -> Iterator[Case]:
-    """A case for each kind of work."""
-    for work in (FORWARD, PURE_BFLOAT16, AUTOCAST, TRAINING):
-        if scope.quick and work == AUTOCAST:
-            continue
-        yield Case(
-            name=work,
-            ways=partial(_ways, scope, shape, work),
-            reference=partial(_reference, shape, work),
-            tolerance=TOLERANCES[work],
-        )
-
-
-def _ways(scope: Scope, shape: ModelShape, work: str) -> list[Way]:
-    theirs = torchvision_model(shape.model)
-    ours = vtfast_model(shape.model, theirs)
-    dtype = torch.bfloat16 if work in (PURE_BFLOAT16, AUTOCAST) else torch.float32
-    linears = linear_layers_way(theirs, clip_of(shape), dtype, training=work == TRAINING)
-    for model in (theirs, ours):
-        model.to(torch.bfloat16 if work == PURE_BFLOAT16 else torch.float32).train(work == TRAINING)
-    models = {"eager": theirs}
-    if scope.compile:
-        models["compile"] = torch.compile(theirs, dynamic=False)
-    models["vtfast"] = ours
-    if scope.compile and work == FORWARD:
-        models["vtfast compiled"] = torch.compile(ours, dynamic=False)
-    clip = clip_of(shape).to(torch.bfloat16 if work == PURE_BFLOAT16 else torch.float32)
-    return [*(_way(name, model, clip, work, ours) for name, model in models.items()), linears]
-
-
-def _reference(shape: ModelShape, work: str) -> Outputs:
-    theirs = torchvision_model(shape.model)
-    ours = vtfast_model(shape.model, theirs)
-    exact = in_float64(theirs).train(work == TRAINING)
-    way = _way("float64", exact, clip_of(shape).double(), TRAINING if work == TRAINING else FORWARD, ours)
-    assert way.outputs is not None
-    return way.outputs(way.run())
-
-
-def _way(name: str, model: nn.Module, clip: Tensor, work: str, ours: nn.Module) -> Way:
-    if work == TRAINING:
-        return training_way(name, model, clip, rename_gradients(ours))
-    return forward_way(name, model, clip, autocast=work == AUTOCAST)
+    cases = model_cases(scope, SWIN3D_T, TORCHVISION)
+    return [timing_section(f"Model {SWIN3D_T.name}", NOTES, cases, scope.model_effort)]

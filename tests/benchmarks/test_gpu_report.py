@@ -13,7 +13,7 @@ from benchmarks.gpu.figures import Figures, ceilings_of, targets
 from benchmarks.gpu.probe import slug
 from benchmarks.gpu.report import PICTURE, figures_of, gather, markdown, summary, write
 from benchmarks.measure import Result, Timing
-from benchmarks.shapes import FILLING_TIME, FILLING_WINDOWS
+from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS
 
 SHAPE = FILLING_WINDOWS[1].shifted()
 
@@ -148,10 +148,13 @@ def test_targets_name_cases_that_are_measured():
 
 
 def test_fewest_bytes():
-    shape = FILLING_TIME[0]
-    tokens = shape.batch * 8 * 14 * 14
-    assert fewest_bytes(shape, torch.bfloat16, FORWARD) == tokens * 768 * 2 * (3 + 1)
-    assert fewest_bytes(shape, torch.float32, BOTH) == tokens * 768 * 4 * (3 + 1 + 3 + 1 + 3)
+    tokens = 32 * 8 * 56 * 56
+    assert fewest_bytes(SHAPE, torch.bfloat16, FORWARD) == tokens * 96 * 2 * (3 + 1)
+    assert fewest_bytes(SHAPE, torch.float32, BOTH) == tokens * 96 * 4 * (3 + 1 + 3 + 1 + 3)
+    for shape, cls in ((FILLING_TIME[0], 0), (FILLING_SPACE, 1)):
+        tokens = 64 * (cls + 8 * 14 * 14)
+        assert shape.fewest_bytes(2, backward=False) == tokens * 768 * 2 * (3 + 1)
+        assert shape.fewest_bytes(4, backward=True) == tokens * 768 * 4 * (3 + 1 + 3 + 1 + 3)
 
 
 @pytest.mark.parametrize(

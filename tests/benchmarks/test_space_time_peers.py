@@ -9,6 +9,7 @@ from benchmarks.space_time_peers import (
     PACKED,
     Inputs,
     reference_outputs,
+    sampled_rows,
     space_time_ways,
     time_fastest,
     time_slowest,
@@ -28,6 +29,13 @@ def test_every_peer_computes_the_reference(name, mode, shape):
     assert len(reference) == (1 if mode == "forward" else 2)
     for value, right in zip(way.outputs(way.run()), reference, strict=True):
         assert relative_error(value, right) < 1e-4
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=lambda shape: shape.scheme)
+def test_sampled_rows_are_those_of_the_reference(shape):
+    (out,) = reference_outputs(shape, torch.float32, "forward")
+    rows = range(out.shape[1])
+    assert relative_error(sampled_rows(shape, torch.float32, rows), out) < 1e-12
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.scheme)
