@@ -1,5 +1,6 @@
 """Upstream packages as oracles."""
 
+import contextlib
 import importlib
 from types import ModuleType
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import upstream
 from benchmarks.measure import NotSupportedError
-from vtfast.models import VideoSwin
+from vtfast.models import TimeSformer, VideoSwin
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -83,3 +84,45 @@ def randomise(model: Model, seed: int) -> Model:
             else:
                 normal(parameter, 0.2, mean=1.0)
     return model
+
+
+# Two narrow blocks on clips of 3 frames of 48 x 48: every branch in milliseconds.
+SMALL_TIMESFORMER: dict[str, Any] = {
+    "image_size": 48,
+    "num_frames": 3,
+    "embed_dim": 48,
+    "depth": 2,
+    "num_heads": 4,
+    "num_classes": 7,
+}
+
+
+def small_timesformer(**config: Any) -> TimeSformer:
+    """A small TimeSformer in evaluation mode, every parameter drawn so that it matters."""
+    return randomise(TimeSformer(**(SMALL_TIMESFORMER | config)), seed=0).eval().to(DEVICE)
+
+
+def huggingface_timesformer(
+    attention_type: str = "divided", size: tuple[int, int, int] = (3, 48, 48), num_classes: int = 7
+) -> nn.Module:
+    """The model of `small_timesformer` in transformers for clips of `size`, with other weights; skips without it."""
+    with contextlib.suppress(NotSupportedError):
+        upstream.torchvision_video()  # which transformers imports if it is there
+    transformers = pytest.importorskip("transformers")
+    frames, height, width = size
+    names = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
+    config = transformers.TimesformerConfig(
+        image_size=width,
+        num_frames=frames,
+        hidden_size=SMALL_TIMESFORMER["embed_dim"],
+        num_hidden_layers=SMALL_TIMESFORMER["depth"],
+        num_attention_heads=SMALL_TIMESFORMER["num_heads"],
+        intermediate_size=4 * SMALL_TIMESFORMER["embed_dim"],
+        attention_type=names[attention_type],
+        num_labels=num_classes,
+    )
+    model: nn.Module = transformers.TimesformerForVideoClassification(config)
+    # Its blocks only ask for the width; a grid that is no square comes with its own positions.
+    places = torch.empty(1, 1 + height // 16 * (width // 16), SMALL_TIMESFORMER["embed_dim"])
+    model.timesformer.embeddings.position_embeddings = nn.Parameter(places)
+    return randomise(model, seed=1).eval().to(DEVICE)

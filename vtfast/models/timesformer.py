@@ -36,7 +36,8 @@ STEPS = {
 class Step(nn.Module):
     """Attention by one scheme on a normalised residual branch, whose end is a linear layer `fc` in all but the last.
 
-    Stochastic depth acts before `fc`, whose bias therefore always remains.
+    Stochastic depth acts before `fc`, whose bias therefore always remains. As in the published code, it drops single
+    places from attention over time and single frames from attention inside frames; from any other, whole clips.
     """
 
     def __init__(
@@ -53,12 +54,39 @@ class Step(nn.Module):
         x: Tensor,  # [B, 1 + T*H*W, C]
         grid: Triple,
     ) -> Tensor:  # [B, 1 + T*H*W, C]
+        if self.attn.scheme == "time":
+            return self._over_time(x, grid)
+        if self.attn.scheme == "space" and self.drop_path.active and grid[0] > 1:
+            return self._of_kept_frames(x, grid)
         if self.fc is None:
             return add_branch(x, partial(self.attn, grid=grid), self.norm(x), self.drop_path)
-        branch = self.drop_path(self.attn(self.norm(x), grid))
-        if self.attn.scheme != "time":
-            return linear(branch, self.fc, residual=x)
-        return torch.cat([x[:, :1], linear(branch, self.fc, residual=x[:, 1:])], dim=1)
+        return linear(self.drop_path(self.attn(self.norm(x), grid)), self.fc, residual=x)
+
+    def _over_time(
+        self,
+        x: Tensor,  # [B, 1 + T*H*W, C]
+        grid: Triple,
+    ) -> Tensor:  # [B, 1 + T*H*W, C]
+        """The attention and `fc` that leave cls as it is."""
+        branch = self.attn(self.norm(x), grid)
+        if self.drop_path.active:
+            sequences = branch.new_empty(x.shape[0] * grid[1] * grid[2], 1)
+            scale = self.drop_path.sample_scale(sequences).view(x.shape[0], 1, -1, 1)
+            branch = (branch.unflatten(1, (grid[0], -1)) * scale).flatten(1, 2)
+        return torch.cat([x[:, :1], linear(branch, self.fc, residual=x[:, 1:])], dim=1)  # type: ignore[arg-type]
+
+    def _of_kept_frames(
+        self,
+        x: Tensor,  # [B, 1 + T*H*W, C]
+        grid: Triple,
+    ) -> Tensor:  # [B, 1 + T*H*W, C]
+        """The attention inside frames, some of which are dropped, from the mean that cls gets too."""
+        normed = self.norm(x)
+        frames = normed.new_empty(x.shape[0] * grid[0], 1)
+        scale = self.drop_path.sample_scale(frames).view(x.shape[0], grid[0])
+        branch = self.attn(normed, grid, frame_mask=scale > 0)
+        scale = torch.cat([scale.mean(dim=1, keepdim=True), scale.repeat_interleave(grid[1] * grid[2], dim=1)], dim=1)
+        return x + branch * scale.unsqueeze(-1).to(branch.dtype)
 
 
 class Block(nn.Module):
