@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -185,6 +186,36 @@ def test_groups_of_padding_alone(dtype: torch.dtype) -> None:
     """A dilated span that the grid hardly enters: all but one of nine groups hold no token."""
     check(make_problem((1, 1, 1), (1, 2, 2), dilation=(1, 3, 3), dtype=dtype))
     check(make_problem((1, 1, 1), (1, 2, 2), dilation=(1, 3, 3), dtype=dtype, num_prefix=1, prefix_queries="mean"))
+
+
+# Grid, block, and the rest: padding on each axis alone and on all, in groups of 8 to 75 tokens, and of padding alone.
+NO_PAD_KEYS: dict[str, tuple[Triple, Triple, dict[str, Any]]] = {
+    "frames": ((3, 2, 4), (2, 2, 2), {"num_prefix": 1, "prefix_queries": "mean"}),
+    "rows": ((2, 5, 2), (2, 2, 2), {"shift": (1, 1, 1)}),
+    "columns": ((2, 2, 5), (1, 2, 4), {"num_prefix": 3, "prefix_queries": "global"}),
+    "all": ((3, 5, 7), (2, 2, 3), {"shift": (1, 1, 2), "num_prefix": 1}),
+    "dilated": ((3, 5, 7), (2, 2, 2), {"dilation": (1, 2, 2), "num_prefix": 1, "prefix_queries": "mean"}),
+    "masked": ((3, 5, 7), (2, 3, 2), {"key_mask": torch.arange(210).view(2, 105) % 3 != 0}),
+    "larger-table": ((3, 5, 4), (2, 3, 3), {"bias_window": (2, 5, 3), "bias_order": "window"}),
+    "long": ((4, 6, 7), (3, 5, 5), {"shift": (1, 2, 0), "num_prefix": 1, "prefix_queries": "mean"}),
+    "long-dilated": ((3, 9, 16), (2, 6, 6), {"dilation": (1, 1, 2), "shift": (0, 2, 5), "num_prefix": 2}),
+    "larger-than-the-grid": ((3, 5, 6), (4, 6, 8), {"num_prefix": 1, "prefix_queries": "global"}),
+    "groups-of-nothing": ((1, 1, 2), (1, 2, 2), {"dilation": (1, 3, 3), "num_prefix": 1, "prefix_queries": "mean"}),
+    "groups-of-nothing-without-a-key": ((1, 1, 2), (1, 2, 2), {"dilation": (1, 3, 3)}),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("case", thinned(NO_PAD_KEYS, "frames", "all", "dilated", "long", "groups-of-nothing"))
+def test_padding_that_is_no_key(case: str, dtype: torch.dtype) -> None:
+    grid, block, settings = NO_PAD_KEYS[case]
+    problem = make_problem(grid, block, dtype=dtype, pad_keys=False, **settings)
+    check(problem)
+    results = evaluate(native, problem)
+    assert (results["d_pad_qkv"] == 0).all()
+    problem.pad_qkv *= -30
+    for name, result in evaluate(native, problem).items():
+        assert torch.equal(result, results[name]), name
 
 
 @every_dtype

@@ -30,6 +30,7 @@ class Loops:
         bias_window: Triple | None = None,
         bias_order: str = "block",
         pad_qkv: Tensor | None = None,
+        pad_keys: bool = True,
         num_prefix: int = 0,
         prefix_keys: bool = True,
         prefix_queries: str = "none",
@@ -43,7 +44,7 @@ class Loops:
         self.grid, self.block, self.dilation, self.shift = grid, block, dilation, shift
         self.bias_table, self.window, self.bias_order = bias_table, bias_window or block, bias_order
         self.num_prefix, self.prefix_keys, self.prefix_queries = num_prefix, prefix_keys, prefix_queries
-        self.key_mask = key_mask
+        self.key_mask, self.pad_keys = key_mask, pad_keys
         self.scale = self.head_dim**-0.5 if scale is None else scale
         self.padded = [-(-grid[a] // self.span(a)) * self.span(a) for a in AXES]
 
@@ -97,7 +98,9 @@ class Loops:
         return self.qkv[batch, self.num_prefix + self.token(place), which, head]
 
     def is_open(self, batch: int, place: Triple) -> bool:
-        return self.key_mask is None or not self.exists(place) or bool(self.key_mask[batch, self.token(place)])
+        if not self.exists(place):
+            return self.pad_keys
+        return self.key_mask is None or bool(self.key_mask[batch, self.token(place)])
 
     def attend(self, query: Tensor, keys: list[tuple[Tensor, Tensor, Tensor | float]]) -> Tensor:
         """Keys are (k, v, bias)."""
@@ -161,6 +164,16 @@ CASES: dict[str, dict[str, Any]] = {
     "padded": {"grid": (3, 2, 5), "block": (2, 2, 3)},
     "padded-and-shifted": {"grid": (3, 2, 5), "block": (2, 3, 3), "shift": (1, 2, 1)},
     "padded-with-zeros": {"grid": (3, 2, 5), "block": (2, 2, 3), "pad": False},
+    "smaller-last-groups": {"grid": (3, 2, 5), "block": (2, 2, 3), "pad_keys": False},
+    "smaller-last-groups-shifted": {"grid": (3, 2, 5), "block": (2, 3, 3), "shift": (1, 2, 1), "pad_keys": False},
+    "smaller-last-groups-masked": {
+        "grid": (3, 3, 1), "block": (2, 2, 2), "open_share": 0.5, "pad_keys": False, "num_prefix": 1,
+        "prefix_queries": "mean",
+    },
+    "groups-of-nothing": {
+        "grid": (1, 1, 2), "block": (1, 1, 2), "dilation": (1, 2, 2), "pad_keys": False, "num_prefix": 1,
+        "prefix_keys": False, "prefix_queries": "mean",
+    },
     "dilated": {"grid": (1, 4, 6), "block": (1, 2, 3), "dilation": (1, 2, 2)},
     "dilated-padded-shifted": {"grid": (2, 3, 5), "block": (2, 2, 2), "dilation": (1, 1, 2), "shift": (1, 1, 3)},
     "larger-table": {"grid": (2, 3, 4), "block": (2, 3, 2), "bias_window": (3, 3, 4)},
@@ -205,6 +218,21 @@ def test_agrees_with_loops_over_tokens(case: str) -> None:
         "key_mask": torch.rand(2, tokens) < open_share if open_share < 1 else None,
     }
     torch.testing.assert_close(reference.grid_attention(qkv, grid, **settings), Loops(qkv, grid, **settings).run())
+
+
+def test_last_groups_are_smaller_where_padding_is_no_key() -> None:
+    """Attention among the existing tokens of equal group, and a padding that would show wherever it took part."""
+    grid, block, dilation = (3, 5, 7), (2, 2, 2), (1, 1, 2)
+    qkv = torch.randn(2, 105, 12, dtype=torch.float64)
+    pad = torch.full((12,), 1e3, dtype=torch.float64, requires_grad=True)
+    out = reference.grid_attention(qkv, grid, num_heads=1, block=block, dilation=dilation, pad_qkv=pad, pad_keys=False)
+    t, h, w = torch.cartesian_prod(*(torch.arange(size) for size in grid)).unbind(1)
+    group = torch.stack([t // 2, h // 2, w // 4, w % 2], dim=1)
+    allowed = (group[:, None] == group[None]).all(dim=-1)
+    expected = torch.nn.functional.scaled_dot_product_attention(*qkv.chunk(3, dim=-1), attn_mask=allowed)
+    torch.testing.assert_close(out, expected)
+    (d_pad,) = torch.autograd.grad(out.square().sum(), pad)
+    assert (d_pad == 0).all()
 
 
 def test_gradients_are_those_of_the_formula() -> None:
