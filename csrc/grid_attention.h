@@ -3,11 +3,10 @@
 
 #include <cstdint>
 
+#include "data_type.h"
 #include "geometry.h"
 
 namespace vtfast {
-
-enum class DataType : int { kFloat32, kBFloat16, kFloat16, kFloat64 };
 
 enum class PrefixQueries : int { kNone, kGlobal, kMean };
 

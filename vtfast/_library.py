@@ -25,6 +25,8 @@ _SCHEMAS = (
     " Tensor lse, Tensor prefix_lse, SymInt[3] grid, SymInt num_heads, SymInt[3] block,"
     " SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window, bool bias_by_window, bool pad_keys,"
     " SymInt num_prefix, bool prefix_keys, int prefix_queries, float scale) -> (Tensor, Tensor, Tensor)",
+    "rotary_embedding(Tensor qkv, Tensor cos, Tensor sin, SymInt[3] grid, SymInt num_heads, SymInt num_prefix,"
+    " bool transpose) -> Tensor",
 )
 
 _CPU = torch.device("cpu")

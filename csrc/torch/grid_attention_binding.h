@@ -17,10 +17,6 @@
 
 namespace vtfast {
 
-inline Tensor empty(const Tensor& like, const Sizes& shape, std::optional<ScalarType> type = std::nullopt) {
-  return torch::stable::new_empty(like, shape, type);
-}
-
 template <class Engine>
 std::tuple<Tensor, Tensor, Tensor> grid_attention_forward(Tensor qkv, std::optional<Tensor> bias_table,
                                                           std::optional<Tensor> pad_qkv, std::optional<Tensor> key_mask,

@@ -17,6 +17,7 @@ TESTS = Path(__file__).parents[1]
 # Every code path once: whole and ragged tiles and panels, padding, seams, prefix, mask, in each dtype.
 PARITY = """
 import torch
+import rotary_check
 from attention_check import DTYPES, check, make_problem
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
@@ -30,6 +31,8 @@ for dtype in DTYPES:
         check(make_problem((5, 6, 7), (3, 3, 2), dilation=(1, 2, 2), head_dim=33, dtype=dtype, **prefix))
     check(make_problem((8, 7, 8), (8, 7, 7), shift=(4, 3, 3), dtype=dtype, head_dim=32, batch=1))
     check(make_problem((2, 5, 6), (2, 3, 4), dtype=dtype, logits=100.0))
+    for head_dim, rotated in ((64, 64), (33, 32), (24, 20), (5, 4)):
+        rotary_check.check(rotary_check.make_problem(head_dim=head_dim, rotated=rotated, dtype=dtype))
 from vtfast import _library
 print(_library.cpu_instruction_set)
 """

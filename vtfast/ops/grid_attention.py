@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vtfast import _library, reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_same_device, triple
+from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_packed, check_same_device, triple
 
 PREFIX_QUERIES = ("none", "global", "mean")
 _BIAS_ORDERS = ("block", "window")
@@ -74,11 +74,12 @@ def grid_attention(
     Source: Liu et al., "Video Swin Transformer", 2022, section 3.2; Bertasius et al., "Is Space-Time Attention All You
     Need for Video Understanding?", 2021, section 3.
     """
-    check_float_tensor(qkv, "qkv")
     grid, block = triple(grid, "grid", 1), triple(block, "block", 1)
     dilation, shift = triple(dilation, "dilation", 1), triple(shift, "shift", 0)
     window = block if bias_window is None else triple(bias_window, "bias_window", 1)
-    _check_qkv(qkv, grid, num_heads, num_prefix, prefix_queries)
+    check_packed(qkv, grid, num_heads, num_prefix)
+    if prefix_queries not in PREFIX_QUERIES:
+        raise ValueError(f"prefix_queries must be one of {', '.join(PREFIX_QUERIES)}, got {prefix_queries!r}")
     check_groups(block, dilation, shift, window)
     if bias_order not in _BIAS_ORDERS:
         raise ValueError(f"bias_order must be one of {', '.join(_BIAS_ORDERS)}, got {bias_order!r}")
@@ -128,24 +129,6 @@ def check_groups(block: Triple, dilation: Triple, shift: Triple, bias_window: Tr
             raise ValueError(f"shift must be smaller than block * dilation = {b * d} along {axis}, got {s}")
         if size < b:
             raise ValueError(f"bias_window must be at least block = {b} along {axis}, got {size}")
-
-
-def _check_qkv(qkv: Tensor, grid: Triple, num_heads: int, num_prefix: int, prefix_queries: str) -> None:
-    if isinstance(num_prefix, bool) or not isinstance(num_prefix, int) or num_prefix < 0:
-        raise ValueError(f"num_prefix must be an int of at least 0, got {num_prefix!r}")
-    if prefix_queries not in PREFIX_QUERIES:
-        raise ValueError(f"prefix_queries must be one of {', '.join(PREFIX_QUERIES)}, got {prefix_queries!r}")
-    shape, tokens = tuple(qkv.shape), grid[0] * grid[1] * grid[2]
-    if qkv.dim() == 5 and num_prefix == 0:
-        if shape[1:4] != grid:
-            raise ValueError(f"qkv must be [B, T, H, W, 3*C] with (T, H, W) = grid = {grid}, got shape {shape}")
-    elif qkv.dim() != 3 or shape[1] != num_prefix + tokens:
-        layout = f"[B, {num_prefix + tokens}, 3*C] (num_prefix + T*H*W tokens)"
-        raise ValueError(f"qkv must be {layout}{'' if num_prefix else ' or [B, T, H, W, 3*C]'}, got shape {shape}")
-    if isinstance(num_heads, bool) or not isinstance(num_heads, int) or num_heads < 1:
-        raise ValueError(f"num_heads must be an int of at least 1, got {num_heads!r}")
-    if shape[-1] == 0 or shape[-1] % (3 * num_heads):
-        raise ValueError(f"num_heads must divide C, a third of qkv's last dimension {shape[-1]}, got {num_heads}")
 
 
 def _check_bias_table(bias_table: Tensor, qkv: Tensor, window: Triple, num_heads: int) -> None:

@@ -1,0 +1,98 @@
+#include "rotary_embedding.h"
+
+#include "parallel.h"
+#include "simd.h"
+
+namespace vtfast::cpu {
+namespace {
+
+// Minus in the lanes whose sine has one: those of the first channel of a pair, or transposed, of the second.
+template <class T, bool kTranspose>
+VTFAST_INLINE Vector<T> signs() {
+  return []<int... kLane>(std::integer_sequence<int, kLane...>) {
+    return Vector<T>{((kLane % 2 == 0) != kTranspose ? T(-1) : T(1))...};
+  }(std::make_integer_sequence<int, kLanes<T>>());
+}
+
+template <class T>
+VTFAST_INLINE Vector<T> swap_neighbours(Vector<T> v) {
+  return swap_lanes<1, T>(v, std::make_integer_sequence<int, kLanes<T>>());
+}
+
+// The pairs of a vector times their 2 x 2 matrices. Transposed, it is the sine of a channel's neighbour that counts.
+template <class T, bool kTranspose>
+VTFAST_INLINE Vector<T> rotate(Vector<T> x, Vector<T> cos, Vector<T> sin) {
+  if constexpr (kTranspose) sin = swap_neighbours<T>(sin);
+  return x * cos + swap_neighbours<T>(x) * (sin * signs<T, kTranspose>());
+}
+
+// One head of q or k of one token.
+template <class T, bool kTranspose>
+VTFAST_INLINE void rotate_head(const T* source, const AccOf<T>* cos, const AccOf<T>* sin, int64_t rotated,
+                               int64_t head_dim, T* target) {
+  using Acc = AccOf<T>;
+  int64_t i = 0;
+  for (; i + kLanes<Acc> <= rotated; i += kLanes<Acc>) {
+    store_from_acc(target + i, rotate<Acc, kTranspose>(load_as_acc(source + i), load(cos + i), load(sin + i)));
+  }
+  if (i < rotated) {
+    const int64_t rest = rotated - i;
+    const Vector<Acc> x = load_partial_as_acc(source + i, rest);
+    const Vector<Acc> c = load_partial_as_acc(cos + i, rest), s = load_partial_as_acc(sin + i, rest);
+    store_partial_from_acc(target + i, rotate<Acc, kTranspose>(x, c, s), rest);
+  }
+  if (rotated < head_dim) std::memcpy(target + rotated, source + rotated, (head_dim - rotated) * sizeof(T));
+}
+
+template <class T, bool kTranspose>
+void rotate_tokens(const RotaryEmbeddingParams& p, int64_t begin, int64_t end) {
+  using Acc = AccOf<T>;
+  const int64_t row = 3 * p.channels();
+  for (int64_t i = begin; i < end; ++i) {
+    const T* source = static_cast<const T*>(p.qkv) + i * row;
+    T* target = static_cast<T*>(p.out) + i * row;
+    const int64_t token = i % p.num_tokens() - p.num_prefix;
+    if (token < 0) {
+      std::memcpy(target, source, row * sizeof(T));
+      continue;
+    }
+    const int64_t line = token / p.grid[2];
+    const int64_t place = line / p.grid[1] * p.table_stride[0] + line % p.grid[1] * p.table_stride[1] +
+                          token % p.grid[2] * p.table_stride[2];
+    const Acc* cos = static_cast<const Acc*>(p.cos) + place;
+    const Acc* sin = static_cast<const Acc*>(p.sin) + place;
+    for (int64_t head = 0; head < 2 * p.num_heads; ++head) {
+      const int64_t first = head * p.head_dim;
+      rotate_head<T, kTranspose>(source + first, cos, sin, p.rotated, p.head_dim, target + first);
+    }
+    std::memcpy(target + 2 * p.channels(), source + 2 * p.channels(), p.channels() * sizeof(T));
+  }
+}
+
+template <class T>
+void run(const RotaryEmbeddingParams& p) {
+  parallel_for(p.batch * p.num_tokens(), [&](int64_t begin, int64_t end) {
+    if (p.transpose) {
+      rotate_tokens<T, true>(p, begin, end);
+    } else {
+      rotate_tokens<T, false>(p, begin, end);
+    }
+  });
+}
+
+}  // namespace
+
+void rotary_embedding(const RotaryEmbeddingParams& params) {
+  switch (params.data_type) {
+    case DataType::kFloat32:
+      return run<float>(params);
+    case DataType::kBFloat16:
+      return run<BFloat16>(params);
+    case DataType::kFloat16:
+      return run<Float16>(params);
+    case DataType::kFloat64:
+      return run<double>(params);
+  }
+}
+
+}  // namespace vtfast::cpu
