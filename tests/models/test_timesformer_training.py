@@ -103,9 +103,8 @@ def test_dropout_of_positions_and_head_acts_in_training_only() -> None:
 
 
 @pytest.mark.every_device
-@pytest.mark.parametrize("attention_type", ["divided", "axial"])
-@pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
-def test_activation_checkpointing_keeps_the_gradients(drop_path_rate: float, attention_type: str) -> None:
+@pytest.mark.parametrize(("attention_type", "drop_path_rate"), [("divided", 0.0), ("divided", 0.5), ("axial", 0.5)])
+def test_activation_checkpointing_keeps_the_gradients(attention_type: str, drop_path_rate: float) -> None:
     model = small_timesformer(
         attention_type=attention_type, drop_path_rate=drop_path_rate, proj_drop_rate=drop_path_rate / 5
     ).train()
@@ -122,9 +121,17 @@ def test_activation_checkpointing_keeps_the_gradients(drop_path_rate: float, att
 
 
 @pytest.mark.every_device
-@pytest.mark.parametrize("attention_type", ["divided", "space", "sparse"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_weights(dtype: torch.dtype, attention_type: str) -> None:
+@pytest.mark.parametrize(
+    ("attention_type", "dtype"),
+    [
+        ("divided", torch.bfloat16),
+        ("divided", torch.float16),
+        ("space", torch.bfloat16),
+        ("sparse", torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_low_precision_weights(attention_type: str, dtype: torch.dtype) -> None:
     """The error against float64 is that of the same computation in plain PyTorch, give or take."""
     model, clip = small_timesformer(attention_type=attention_type).to(dtype), CLIP.to(dtype)
     with torch.inference_mode():

@@ -71,7 +71,7 @@ class Step(nn.Module):
         branch = self.attn(self.norm(x), grid)
         if self.drop_path.active:
             sequences = branch.new_empty(x.shape[0] * grid[1] * grid[2], 1)
-            scale = self.drop_path.sample_scale(sequences).view(x.shape[0], 1, -1, 1)
+            scale = self.drop_path.sample_scale(sequences).view(x.shape[0], 1, grid[1] * grid[2], 1)
             branch = (branch.unflatten(1, (grid[0], -1)) * scale).flatten(1, 2)
         return torch.cat([x[:, :1], linear(branch, self.fc, residual=x[:, 1:])], dim=1)  # type: ignore[arg-type]
 
@@ -80,7 +80,7 @@ class Step(nn.Module):
         x: Tensor,  # [B, 1 + T*H*W, C]
         grid: Triple,
     ) -> Tensor:  # [B, 1 + T*H*W, C]
-        """The attention inside frames, some of which are dropped, from the mean that cls gets too."""
+        """The attention inside frames; a dropped frame is left out of the mean that cls gets, too."""
         normed = self.norm(x)
         frames = normed.new_empty(x.shape[0] * grid[0], 1)
         scale = self.drop_path.sample_scale(frames).view(x.shape[0], grid[0])
@@ -140,7 +140,7 @@ class TimeSformer(nn.Module):
     * "axial": along time, then along the width, then along the height.
 
     The authors published results of the last two, but no code. Their numbers of parameters, 121.4 M and 156.8 M, tell
-    that each step beyond the first adds what the second step of "divided" adds: a norm, an attention and a linear
+    that each further step adds to a ViT what the step over time of "divided" adds: a norm, an attention and a linear
     layer that starts at zero. The paper names the neighbourhoods: F x H/2 x W/2 patches, taken here as the quarters
     of the frame, and a stride of 2 along time, height and width. cls it leaves open; here it does as in "divided":
     nothing in time, and the mean over the groups in all other steps.
