@@ -280,7 +280,7 @@ def test_empty_batch(dtype: torch.dtype) -> None:
     assert (results["d_pad_qkv"] == 0).all()
 
 
-BLOCKS_OF_ONE_TILE = [(1, 1, 2), (1, 3, 1), (1, 3, 2), (2, 3, 2)]
+BLOCKS_OF_ONE_TILE = [(1, 1, 2), (2, 1, 1), (1, 3, 1), (1, 3, 2), (2, 3, 2)]
 
 
 def poison(problem: Problem, part: str, value: float) -> None:

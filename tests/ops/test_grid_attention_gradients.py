@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from attention_check import evaluate, every_dtype, make_problem, native, needs_float64
-from target import DEVICE, in_several_orders
+from attention_check import Triple, evaluate, every_dtype, make_problem, native, needs_float64
+from target import DEVICE, in_several_orders, thinned
 from torch import Tensor
 
 from vtfast import ops
@@ -18,6 +18,7 @@ CASES: dict[str, dict[str, Any]] = {
     "windows": {"shift": (1, 0, 1)},
     "larger-table": {"bias_window": (2, 3, 3), "bias_order": "window"},
     "dilated": {"dilation": (1, 1, 2), "shift": (0, 1, 3)},
+    "smaller-last-groups": {"shift": (1, 0, 1), "pad_keys": False},
     "prefix-keys": {"num_prefix": 2},
     "prefix-global": {"num_prefix": 1, "prefix_queries": "global", "prefix_keys": False},
     "prefix-mean": {"num_prefix": 2, "prefix_queries": "mean", "shift": (1, 1, 0)},
@@ -129,13 +130,17 @@ def test_gradients_that_float16_cannot_hold_are_infinite() -> None:
     assert d_v.isinf().any()
 
 
+REPEATED = [((2, 3, 4), (1, 1, 2)), ((5, 1, 1), (0, 0, 0)), ((1, 1, 11), (0, 0, 4))]
+
+
 @every_dtype
 @pytest.mark.parametrize("prefix_queries", ["global", "mean"])
+@pytest.mark.parametrize(("block", "shift"), thinned(REPEATED, *REPEATED[:2]), ids=str)
 def test_bitwise_repeatable_from_run_to_run_and_in_any_order_of_the_work(
-    prefix_queries: str, dtype: torch.dtype
+    block: Triple, shift: Triple, prefix_queries: str, dtype: torch.dtype
 ) -> None:
-    settings = {"num_prefix": 2, "prefix_queries": prefix_queries, "shift": (1, 1, 2)}
-    problem = make_problem((5, 7, 11), (2, 3, 4), dtype=dtype, **settings)
+    settings = {"num_prefix": 2, "prefix_queries": prefix_queries, "shift": shift}
+    problem = make_problem((5, 7, 11), block, dtype=dtype, **settings)
     first = evaluate(native, problem)
     for _ in in_several_orders():
         torch.testing.assert_close(evaluate(native, problem), first, rtol=0, atol=0)
