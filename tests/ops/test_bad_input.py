@@ -183,6 +183,89 @@ def test_window_attention(mistake: str) -> None:
         ops.window_attention(**(arguments | wrong))
 
 
+FRAME_MASK = torch.ones(2, 2, dtype=torch.bool)
+ROTARY_TABLE = torch.ones(2, 1, 1, 4)
+PREFIX_MISSING = "qkv must be [B, 49, 3*C] (num_prefix + T*H*W tokens), got shape (2, 48, 24)"
+
+DIVIDED_MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "scheme": (
+        {"scheme": "frames"},
+        ValueError,
+        "scheme must be one of time, space, joint, width, height, local, global, got 'frames'",
+    ),
+    "scheme-none": ({"scheme": None}, ValueError, "scheme must be one of"),
+    "semantics": (
+        {"semantics": "facebook"},
+        ValueError,
+        "semantics must be one of official, lucidrains, got 'facebook'",
+    ),
+    "grid": ({"grid": (2, 0, 6)}, ValueError, "grid must be an int or three ints"),
+    "qkv-array": ({"qkv": np.zeros((2, 48, 24))}, TypeError, "qkv must be a tensor, got ndarray"),
+    "qkv-array-and-mask": (
+        {"qkv": np.zeros((2, 48, 24)), "frame_mask": FRAME_MASK},
+        TypeError,
+        "qkv must be a tensor, got ndarray",
+    ),
+    "qkv-int": ({"qkv": tokens(2, 48, 24, dtype=torch.int64)}, TypeError, "qkv must be one of float32"),
+    "heads": ({"num_heads": 3}, ValueError, "num_heads must divide C"),
+    "prefix-float": ({"num_prefix": 1.0}, ValueError, "num_prefix must be an int of at least 0, got 1.0"),
+    "prefix-missing": ({"num_prefix": 1}, ValueError, PREFIX_MISSING),
+    "prefix-missing-and-mask": (
+        {"num_prefix": 1, "scheme": "space", "frame_mask": FRAME_MASK},
+        ValueError,
+        PREFIX_MISSING,
+    ),
+    "prefix-missing-and-rotary": (
+        {"num_prefix": 1, "rotary": (ROTARY_TABLE, ROTARY_TABLE)},
+        ValueError,
+        PREFIX_MISSING,
+    ),
+    "mask-float": (
+        {"frame_mask": FRAME_MASK.float()},
+        TypeError,
+        "frame_mask must be a bool tensor, got torch.float32",
+    ),
+    "mask-list": ({"frame_mask": [[True, True]] * 2}, TypeError, "frame_mask must be a bool tensor, got list"),
+    "mask-of-tokens": (
+        {"frame_mask": torch.ones(2, 48, dtype=torch.bool)},
+        ValueError,
+        "frame_mask must have shape (2, 2), got (2, 48)",
+    ),
+    "mask-batch": ({"frame_mask": FRAME_MASK[:1]}, ValueError, "frame_mask must have shape (2, 2), got (1, 2)"),
+    "mask-rank": ({"frame_mask": FRAME_MASK[0]}, ValueError, "frame_mask must have shape (2, 2), got (2,)"),
+    "mask-device": (
+        {"frame_mask": FRAME_MASK.to("meta")},
+        ValueError,
+        "frame_mask must be on the device of qkv, cpu, got meta",
+    ),
+    **{
+        f"mask-{scheme}": (
+            {"frame_mask": FRAME_MASK, "scheme": scheme},
+            ValueError,
+            f"frame_mask goes with the schemes time, space and joint, got scheme '{scheme}'",
+        )
+        for scheme in ("width", "height", "local", "global")
+    },
+    "rotary-tensor": ({"rotary": ROTARY_TABLE}, TypeError, "rotary must be a pair (cos, sin), got Tensor"),
+    "rotary-one": ({"rotary": (ROTARY_TABLE,)}, TypeError, "rotary must be a pair (cos, sin), got 1 values"),
+}
+
+
+@pytest.mark.parametrize("semantics", ["official", "lucidrains"])
+@pytest.mark.parametrize("mistake", DIVIDED_MISTAKES)
+def test_divided_attention(mistake: str, semantics: str) -> None:
+    wrong, error, message = DIVIDED_MISTAKES[mistake]
+    arguments = {"qkv": tokens(), "grid": GRID, "num_heads": HEADS, "scheme": "time", "semantics": semantics}
+    ops.divided_attention(**arguments)
+    with pytest.raises(error, match=re.escape(message)):
+        ops.divided_attention(**(arguments | wrong))
+
+
+def test_the_axis_of_axial_attention() -> None:
+    with pytest.raises(ValueError, match="axis must be one of time, height, width, got 'depth'"):
+        ops.axial_attention(tokens(), GRID, axis="depth", num_heads=HEADS)
+
+
 @pytest.mark.every_device
 @pytest.mark.requires_native
 @pytest.mark.parametrize(

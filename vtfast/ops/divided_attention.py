@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vtfast.ops._arguments import Triple, check_same_device, triple
+from vtfast.ops._arguments import Triple, check_packed, check_same_device, triple
 from vtfast.ops.grid_attention import grid_attention
 from vtfast.ops.rotary_embedding import rotary_embedding
 
@@ -62,8 +62,12 @@ def divided_attention(
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}")
     if semantics not in SEMANTICS:
         raise ValueError(f"semantics must be one of {', '.join(SEMANTICS)}, got {semantics!r}")
+    check_packed(qkv, grid, num_heads, num_prefix)
     if frame_mask is not None:
         _check_frame_mask(frame_mask, qkv, grid, scheme)
+    if rotary is not None and not (isinstance(rotary, (tuple, list)) and len(rotary) == 2):
+        got = f"{len(rotary)} values" if isinstance(rotary, (tuple, list)) else type(rotary).__name__
+        raise TypeError(f"rotary must be a pair (cos, sin), got {got}")
     block, dilation = _groups(scheme, grid)
     settings: dict[str, Any] = {"num_heads": num_heads, "block": block, "dilation": dilation, "pad_keys": False}
     settings |= {"num_prefix": num_prefix, "scale": scale}
@@ -143,8 +147,7 @@ def _check_frame_mask(frame_mask: Tensor, qkv: Tensor, grid: Triple, scheme: str
         raise ValueError(f"frame_mask goes with the schemes time, space and joint, got scheme {scheme!r}")
     check_same_device(frame_mask, "frame_mask", qkv, "qkv")
     if tuple(frame_mask.shape) != (qkv.shape[0], grid[0]):
-        wanted, got = (qkv.shape[0], grid[0]), tuple(frame_mask.shape)
-        raise ValueError(f"frame_mask must have shape {wanted}, got {got}")
+        raise ValueError(f"frame_mask must have shape {(qkv.shape[0], grid[0])}, got {tuple(frame_mask.shape)}")
 
 
 def _token_mask(
