@@ -241,31 +241,31 @@ def test_autocast(rotary: bool, scheme: str, semantics: str) -> None:
     assert torch.equal(out, expected)
 
 
-# Each way of calling `grid_attention`: scheme, semantics, masked.
+# Each way of calling `grid_attention`: scheme, semantics, masked, rotary.
 COMPILED = [
-    ("time", "official", True),
-    ("space", "official", True),
-    ("space", "lucidrains", True),
-    ("global", "official", False),
+    ("time", "official", True, False),
+    ("space", "official", True, False),
+    ("space", "lucidrains", True, True),
+    ("global", "official", False, False),
 ]
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize(("scheme", "semantics", "masked"), COMPILED)
-def test_compiled_once_for_all_sizes(scheme: str, semantics: str, masked: bool) -> None:
-    def attention(qkv: Tensor, frame_mask: Tensor, grid: Triple) -> Tensor:
-        settings = {"frame_mask": frame_mask} if masked else {}
+@pytest.mark.parametrize(("scheme", "semantics", "masked", "rotary"), COMPILED)
+def test_compiled_once_for_all_sizes(scheme: str, semantics: str, masked: bool, rotary: bool) -> None:
+    def attention(qkv: Tensor, frame_mask: Tensor, cos: Tensor, sin: Tensor, grid: Triple) -> Tensor:
         return ops.divided_attention(
-            qkv, grid, scheme=scheme, num_heads=HEADS, num_prefix=1, semantics=semantics, **settings
-        )
+            qkv, grid, scheme=scheme, num_heads=HEADS, num_prefix=1, semantics=semantics,
+            frame_mask=frame_mask if masked else None, rotary=(cos, sin) if rotary else None,
+        )  # fmt: skip
 
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(attention, backend=counter, fullgraph=True, dynamic=True)
     for batch, frames, height, width in ((2, 4, 6, 7), (3, 5, 8, 9), (4, 7, 10, 6)):
         qkv = torch.randn(batch, 1 + frames * height * width, 48, requires_grad=True)
-        frame_mask, results = torch.rand(batch, frames) > 0.3, []
+        tensors, results = (qkv, torch.rand(batch, frames) > 0.3, *tables_of((1, height, width))), []
         for function in (attention, compiled):
-            out = function(qkv, frame_mask, (frames, height, width))
+            out = function(*tensors, (frames, height, width))
             results.append((out, *torch.autograd.grad(out.square().sum(), qkv)))
         torch.testing.assert_close(results[1], results[0])
     assert counter.frame_count == 1
