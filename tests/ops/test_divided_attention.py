@@ -95,6 +95,7 @@ def test_rotary_in_the_reference(table: str, semantics: str, scheme: str) -> Non
     check_reference(make(scheme, semantics, (4, 3, 2), 1, dtype=torch.float64, rotary=TABLES[table]()))
 
 
+@pytest.mark.requires_native
 @every_masked_scheme
 @every_semantics
 def test_rotary_and_frame_mask_together(semantics: str, scheme: str) -> None:
