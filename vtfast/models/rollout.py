@@ -27,8 +27,9 @@ class Rollout:
         cls: where cls comes from, through all steps.
         space: where cls comes from through the steps inside frames alone ("space", "width" and "height"); None
             without such steps.
-        time: where all tokens together come from, each weighing the same, through the "time" steps alone. Those stay
-            at one place, so this tells for every place how the frames share in it; None without such steps.
+        time: where all tokens together come from, each weighing the same, through the "time" steps alone; None
+            without such steps. In the official model these stay at one place, so that every place has the same share
+            and the map tells how its frames divide it.
     """
 
     cls: Tensor  # [B, T, H, W]
