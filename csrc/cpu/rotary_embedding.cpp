@@ -1,5 +1,7 @@
 #include "rotary_embedding.h"
 
+#include <algorithm>
+
 #include "parallel.h"
 #include "simd.h"
 
@@ -44,28 +46,47 @@ VTFAST_INLINE void rotate_head(const T* source, const AccOf<T>* cos, const AccOf
   if (rotated < head_dim) std::memcpy(target + rotated, source + rotated, (head_dim - rotated) * sizeof(T));
 }
 
+// Goes through the tables from token to token: a division a token would be felt.
+class TableWalk {
+ public:
+  TableWalk(const RotaryEmbeddingParams& p, int64_t token)
+      : p_(p), t_(token / p.grid[2] / p.grid[1]), h_(token / p.grid[2] % p.grid[1]), w_(token % p.grid[2]) {}
+
+  int64_t entry() const { return t_ * p_.table_stride[0] + h_ * p_.table_stride[1] + w_ * p_.table_stride[2]; }
+
+  void next() {
+    if (++w_ < p_.grid[2]) return;
+    w_ = 0;
+    if (++h_ < p_.grid[1]) return;
+    h_ = 0;
+    if (++t_ == p_.grid[0]) t_ = 0;
+  }
+
+ private:
+  const RotaryEmbeddingParams& p_;
+  int64_t t_, h_, w_;
+};
+
 template <class T, bool kTranspose>
 void rotate_tokens(const RotaryEmbeddingParams& p, int64_t begin, int64_t end) {
   using Acc = AccOf<T>;
-  const int64_t row = 3 * p.channels();
-  for (int64_t i = begin; i < end; ++i) {
+  const int64_t channels = p.channels(), row = 3 * channels, num_tokens = p.num_tokens();
+  int64_t token = begin % num_tokens;
+  TableWalk walk(p, std::max<int64_t>(token - p.num_prefix, 0));
+  for (int64_t i = begin; i < end; ++i, token = token + 1 == num_tokens ? 0 : token + 1) {
     const T* source = static_cast<const T*>(p.qkv) + i * row;
     T* target = static_cast<T*>(p.out) + i * row;
-    const int64_t token = i % p.num_tokens() - p.num_prefix;
-    if (token < 0) {
+    if (token < p.num_prefix) {
       std::memcpy(target, source, row * sizeof(T));
       continue;
     }
-    const int64_t line = token / p.grid[2];
-    const int64_t place = line / p.grid[1] * p.table_stride[0] + line % p.grid[1] * p.table_stride[1] +
-                          token % p.grid[2] * p.table_stride[2];
-    const Acc* cos = static_cast<const Acc*>(p.cos) + place;
-    const Acc* sin = static_cast<const Acc*>(p.sin) + place;
-    for (int64_t head = 0; head < 2 * p.num_heads; ++head) {
-      const int64_t first = head * p.head_dim;
-      rotate_head<T, kTranspose>(source + first, cos, sin, p.rotated, p.head_dim, target + first);
+    const Acc* cos = static_cast<const Acc*>(p.cos) + walk.entry();
+    const Acc* sin = static_cast<const Acc*>(p.sin) + walk.entry();
+    walk.next();
+    for (int64_t head = 0; head < 2 * channels; head += p.head_dim) {
+      rotate_head<T, kTranspose>(source + head, cos, sin, p.rotated, p.head_dim, target + head);
     }
-    std::memcpy(target + 2 * p.channels(), source + 2 * p.channels(), p.channels() * sizeof(T));
+    std::memcpy(target + 2 * channels, source + 2 * channels, channels * sizeof(T));
   }
 }
 
