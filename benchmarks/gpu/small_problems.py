@@ -1,11 +1,12 @@
-"""Attention of every kind on a handful of tokens, for tools under which a kernel is slow: forward, backward, compared.
+"""Every operation on a handful of tokens, for tools under which a kernel is slow: forward, backward, compared.
 
 `python -m benchmarks.gpu.small_problems DEVICE`. Inputs are made and results compared on the host, so that the device
 runs little but vtfast's kernels.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,59 +25,102 @@ def problems() -> Iterator[tuple[str, dict[str, Any], int]]:
     for head_dim in (16, 32, 64, 96, 128):
         yield f"windows, head_dim {head_dim}", windows, head_dim
     yield "windows of one frame", {"grid": (2, 14, 14), "block": (1, 7, 7), "shift": (0, 3, 3), "num_heads": 2}, 32
+    odd: dict[str, Any] = {"grid": (3, 7, 5), "num_prefix": 1, "prefix_queries": "mean", "pad_keys": False}
+    yield "strided groups of odd sizes", odd | {"block": (2, 4, 3), "dilation": (2, 2, 2), "num_heads": 2}, 64
     yield "strided groups", {"grid": (2, 8, 8), "block": (2, 4, 4), "dilation": (1, 2, 2), "num_heads": 2}, 32
     for queries in ("none", "global", "mean"):
         time = {"grid": (8, 4, 4), "block": (8, 1, 1), "num_heads": 2, "num_prefix": 1, "prefix_queries": queries}
         yield f"time, prefix {queries}", time, 64
+    cls = {"num_heads": 2, "num_prefix": 1}
+    yield "time without cls", {"grid": (16, 3, 3), "block": (16, 1, 1), "prefix_keys": False} | cls, 64
+    yield "space with cls", {"grid": (3, 7, 7), "block": (1, 7, 7), "prefix_queries": "mean"} | cls, 64
     yield "long windows", {"grid": (8, 7, 14), "block": (8, 7, 7), "shift": (0, 0, 3), "num_heads": 1}, 32
     yield "all tokens", {"grid": (4, 14, 14), "block": (4, 14, 14), "num_heads": 1}, 64
+
+
+def rotary_problems() -> Iterator[tuple[str, dict[str, Any], tuple[int, int, int, int]]]:
+    """Name, arguments of `ops.rotary_embedding` but tensors, and the tables' shape."""
+    yield "rotary, time", {"grid": (8, 3, 4), "num_heads": 2, "num_prefix": 1}, (8, 1, 1, 64)
+    yield "rotary, space", {"grid": (2, 5, 6), "num_heads": 3, "num_prefix": 1}, (1, 5, 6, 64)
+    yield "rotary, part of a head", {"grid": (2, 3, 4), "num_heads": 2}, (2, 3, 4, 18)
 
 
 def main(device: str) -> int:
     """0 if every result is near that of the reference in float64."""
     wrong = 0
-    for name, settings, head_dim in problems():
+    for title, error_of in _cases(device):
         for dtype, tolerance in _TOLERANCES.items():
-            for bias in (True, False):
-                error = _error(settings, head_dim, dtype, bias, device)
-                good = error <= tolerance
-                wrong += not good
-                title = f"{name}, {str(dtype).removeprefix('torch.')}{', bias' if bias else ''}"
-                print(f"{title}: error {error:.1e}{'' if good else ' WRONG'}", flush=True)
+            error = error_of(dtype)
+            good = error <= tolerance
+            wrong += not good
+            named = f"{title}, {str(dtype).removeprefix('torch.')}"
+            print(f"{named}: error {error:.1e}{'' if good else ' WRONG'}", flush=True)
     print(f"{wrong} wrong")
     return 1 if wrong else 0
 
 
-def _error(settings: dict[str, Any], head_dim: int, dtype: torch.dtype, bias: bool, device: str) -> float:
-    """Largest error of output and gradients, as a share of the largest value; NaN where one is not finite."""
-    generator = torch.Generator().manual_seed(0)
+def _cases(device: str) -> Iterator[tuple[str, Callable[[torch.dtype], float]]]:
+    for name, settings, shape in rotary_problems():
+        yield name, partial(_rotary_error, settings, shape, device)
+    for name, settings, head_dim in problems():
+        for bias in (True, False):
+            yield f"{name}{', bias' if bias else ''}", partial(_attention_error, settings, head_dim, bias, device)
 
-    def normal(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator)
 
-    grid, block, heads = settings["grid"], settings["block"], settings["num_heads"]
+def _attention_error(settings: Mapping[str, Any], head_dim: int, bias: bool, device: str, dtype: torch.dtype) -> float:
+    normal, grid, block, heads = _normal(), settings["grid"], settings["block"], settings["num_heads"]
     channels, prefix = heads * head_dim, settings.get("num_prefix", 0)
     tokens = grid[0] * grid[1] * grid[2]
-    rows = (2 * block[0] - 1) * (2 * block[1] - 1) * (2 * block[2] - 1)
-    leaves = {"qkv": normal(2, prefix + tokens, 3 * channels).to(dtype), "pad_qkv": normal(3 * channels).to(dtype)}
+    leaves = {"qkv": normal(2, prefix + tokens, 3 * channels).to(dtype)}
+    if settings.get("pad_keys", True):
+        leaves["pad_qkv"] = normal(3 * channels).to(dtype)
     if bias:
+        rows = (2 * block[0] - 1) * (2 * block[1] - 1) * (2 * block[2] - 1)
         leaves["bias_table"] = normal(rows, heads)
     out_tokens = tokens + (prefix if settings.get("prefix_queries", "none") != "none" else 0)
     grad_out = normal(2, out_tokens, channels).to(dtype)
-    key_mask = torch.rand(2, tokens, generator=generator) > 0.2 if prefix else None
+    fixed = {"key_mask": normal(2, tokens) > -0.8} if prefix else {}
+    return _error(ops.grid_attention, reference.grid_attention, leaves, grad_out, fixed, settings, device)
 
-    def results(attention: Any, device: str, dtype: torch.dtype | None) -> list[Tensor]:
+
+def _rotary_error(
+    settings: Mapping[str, Any], shape: tuple[int, int, int, int], device: str, dtype: torch.dtype
+) -> float:
+    normal, grid, channels = _normal(), settings["grid"], settings["num_heads"] * 64
+    tokens = settings.get("num_prefix", 0) + grid[0] * grid[1] * grid[2]
+    qkv, grad_out = (normal(2, tokens, 3 * channels).to(dtype) for _ in range(2))
+    fixed = {"cos": normal(*shape), "sin": normal(*shape)}
+    return _error(ops.rotary_embedding, reference.rotary_embedding, {"qkv": qkv}, grad_out, fixed, settings, device)
+
+
+def _normal() -> Callable[..., Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return lambda *size: torch.randn(size, generator=generator)
+
+
+def _error(
+    operation: Callable[..., Tensor],
+    specification: Callable[..., Tensor],
+    leaves: Mapping[str, Tensor],
+    grad_out: Tensor,
+    fixed: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    device: str,
+) -> float:
+    """Largest error of output and gradients, as a share of the largest value; NaN where one is not finite."""
+
+    def results(function: Callable[..., Tensor], device: str, dtype: torch.dtype | None) -> list[Tensor]:
         placed = {name: x.to(device, dtype or x.dtype).requires_grad_() for name, x in leaves.items()}
-        mask = None if key_mask is None else key_mask.to(device)
-        out = attention(**placed, **settings, key_mask=mask)
+        others = {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in fixed.items()}
+        out = function(**placed, **others, **settings)
         grads = torch.autograd.grad(
             out, list(placed.values()), grad_out.to(device, out.dtype), materialize_grads=True, allow_unused=True
         )
         return [x.detach().double().cpu() for x in (out, *grads)]
 
     with vtfast.use_backend("native"):
-        found = results(ops.grid_attention, device, None)
-    exact = results(reference.grid_attention, "cpu", torch.float64)
+        found = results(operation, device, None)
+    exact = results(specification, "cpu", torch.float64)
     errors = [(x - y).abs().max() / y.abs().max().clamp_min(1e-6) for x, y in zip(found, exact, strict=True)]
     return float(torch.stack(errors).max())
 

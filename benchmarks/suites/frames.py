@@ -73,7 +73,7 @@ def _models(scope: Scope) -> Section:
         for kind in TYPES if frames <= _JOINT_MODEL_FRAMES else ("divided",):
             clip = (1, 3, frames, *TIMESFORMER_BASE.clip[3:])
             shape = ModelShape(TIMESFORMER_BASE.model, clip, {"attention_type": kind})
-            effort = Effort(seconds=scope.core_effort.seconds, min_rounds=1, max_rounds=5)
+            effort = Effort(seconds=scope.core_effort.seconds, min_rounds=2, max_rounds=5)
             (result,) = run_case(Case(f"{kind}, {frames}", partial(_model_ways, shape)), effort)
             step = Step(result.way, scope.threads, FORWARD, shape.model, clip, shape.config)
             rows.append(_row(kind, frames, result, step, data))

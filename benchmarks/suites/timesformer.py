@@ -8,20 +8,23 @@ from benchmarks.shapes import TIMESFORMER_BASE, TIMESFORMER_LUCIDRAINS, ModelSha
 from benchmarks.timesformer_upstream import LUCIDRAINS, best_upstream
 from benchmarks.upstream import Upstream
 
+QUICK = False
+
 _SDPA = "`SDPA` is the same model with the attention inside each group patched to `scaled_dot_product_attention`."
 
 
 def run(scope: Scope) -> list[Section]:
-    """Inference in three precisions and a training step of each; the second only in a full run."""
+    """Inference in three precisions and a training step of each."""
     upstream = best_upstream()
-    sections = [_section(scope, TIMESFORMER_BASE, upstream, f"Of {upstream.name}. {NOTES} {_SDPA}")]
-    if not scope.quick:
-        try:
-            sections.append(_section(scope, TIMESFORMER_LUCIDRAINS, LUCIDRAINS, f"Of {LUCIDRAINS.name}. {NOTES}"))
-        except NotSupportedError as error:
-            sections.append(Section(f"Model {TIMESFORMER_LUCIDRAINS.name}", f"Skipped: {error}", [""], []))
-    return sections
+    return [
+        _section(scope, TIMESFORMER_BASE, upstream, f"Of {upstream.name}. {NOTES} {_SDPA}"),
+        _section(scope, TIMESFORMER_LUCIDRAINS, LUCIDRAINS, f"Of {LUCIDRAINS.name}. {NOTES}"),
+    ]
 
 
 def _section(scope: Scope, shape: ModelShape, upstream: Upstream, notes: str) -> Section:
-    return timing_section(f"Model {shape.name}", notes, model_cases(scope, shape, upstream), scope.model_effort)
+    title, cases = f"Model {shape.name}", model_cases(scope, shape, upstream)
+    try:
+        return timing_section(title, notes, cases, scope.model_effort)
+    except NotSupportedError as error:
+        return Section(title, f"Skipped: {error}.", [""], [])
