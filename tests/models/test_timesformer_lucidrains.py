@@ -8,6 +8,7 @@ import pytest
 import torch
 from lucidrains import small_lucidrains, small_upstream
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 from vtfast.checkpoints import load_checkpoint
@@ -30,7 +31,13 @@ def pair(**config: Any) -> tuple[TimeSformerLucidrains, nn.Module]:
 
 
 def upstream(oracle: nn.Module, clip: Tensor, mask: Tensor | None = None) -> Tensor:
-    logits: Tensor = oracle(clip.transpose(1, 2), mask=mask)
+    """Its logits; the places in a frame have the default dtype there."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(clip.dtype)
+    try:
+        logits: Tensor = oracle(clip.transpose(1, 2), mask=mask)
+    finally:
+        torch.set_default_dtype(default)
     return logits
 
 
@@ -175,6 +182,17 @@ def test_checkpointing_recomputes_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     with torch.no_grad():
         model(clip)
     assert len(calls) == 2
+
+
+def test_compiles_to_one_graph_for_all_sizes() -> None:
+    torch.compiler.reset()
+    model, counter = small_lucidrains(depth=1, shift_tokens=True), CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
+    for batch, frames in ((2, 4), (3, 3), (4, 5)):
+        clip, mask = torch.randn(batch, 3, frames, 8 * frames, 48), torch.ones(batch, frames, dtype=torch.bool)
+        mask[0, 0] = False
+        torch.testing.assert_close(compiled(clip, mask), model(clip, mask))
+    assert counter.frame_count == 1
 
 
 def test_no_weight_decay() -> None:

@@ -58,8 +58,9 @@ def axial_rotary(
     """
     _check_head_dim(head_dim)
     scales = axial_scales(head_dim, device).to(dtype)
-    places = (torch.linspace(-1.0, 1.0, size, device=device)[:, None] for size in (height, width))
-    rows, columns = (place * scales * math.pi for place in places)
+    # As linspace, which torch.compile would compile anew for every size.
+    places = (2 * torch.arange(size, device=device, dtype=dtype) / max(size - 1, 1) - 1 for size in (height, width))
+    rows, columns = (place[:, None] * scales * math.pi for place in places)
     angles = torch.cat((rows[:, None].expand(-1, width, -1), columns.expand(height, -1, -1)), dim=-1)
     return _cos_sin(angles.repeat_interleave(2, dim=-1)[None])
 

@@ -66,7 +66,7 @@ def _check_tables(cos: Tensor, sin: Tensor, qkv: Tensor, grid: Triple, num_heads
         check_float_tensor(table, name)
         check_same_device(table, name, qkv, "qkv")
     shape, head_dim = tuple(cos.shape), qkv.shape[-1] // 3 // num_heads
-    fits = len(shape) == 4 and all(own in (1, size) for own, size in zip(shape, grid, strict=False))
+    fits = len(shape) == 4 and all(own == 1 or own == size for own, size in zip(shape, grid, strict=False))
     if not fits or shape[3] % 2 or not 2 <= shape[3] <= head_dim:
         wanted = f"[T or 1, H or 1, W or 1, R] with (T, H, W) = {grid} and R even, 2 to head_dim = {head_dim}"
         raise ValueError(f"cos must be {wanted}, got shape {shape}")
