@@ -101,6 +101,8 @@ def _lucidrains_model(shape: ModelShape) -> nn.Module:
         """Clips (B, C, T, H, W) to logits."""
 
         def forward(self, clip: Tensor) -> Tensor:
+            if clip.dtype == torch.bfloat16:
+                raise NotSupportedError("its rotary tables are float32 beside bfloat16 weights")
             return super().forward(clip.transpose(1, 2))
 
     options = {"dim": 512, "num_classes": 400}

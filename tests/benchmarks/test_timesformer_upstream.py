@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.measure import Effort, NotSupportedError, relative_error, run_case
-from benchmarks.model_cases import FORWARD, TRAINING, model_cases
+from benchmarks.model_cases import FORWARD, PURE_BFLOAT16, TRAINING, model_cases
 from benchmarks.scope import Scope
 from benchmarks.shapes import ModelShape
 from benchmarks.timesformer_upstream import HUGGING_FACE, LUCIDRAINS, PLAIN
@@ -29,6 +29,17 @@ def test_every_model_computes_the_same(shape, upstream, work):
         pytest.skip(str(error))
     assert set(results) == {"eager", *upstream.patched, "vtfast", "linear layers"}
     assert {way for way, result in results.items() if result.agrees} == {"eager", *upstream.patched, "vtfast"}
+
+
+def test_what_an_upstream_cannot_do_has_a_reason():
+    cases = model_cases(Scope(False, 2, compile=False), SMALL_LUCIDRAINS, LUCIDRAINS)
+    (case,) = [case for case in cases if case.name == PURE_BFLOAT16]
+    try:
+        eager, vtfast, _ = run_case(case, Effort(0.0, 1, 1))
+    except NotSupportedError as error:
+        pytest.skip(str(error))
+    assert "rotary tables are float32" in eager.note
+    assert vtfast.agrees
 
 
 def test_the_plain_model_is_that_of_transformers():
