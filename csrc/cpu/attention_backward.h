@@ -12,18 +12,9 @@
 
 #include "group_pair.h"
 #include "scores.h"
+#include "shared_gradients.h"
 
 namespace vtfast::cpu {
-
-// Gradients that several groups share. Each group writes its own part, and the parts are summed in a fixed order.
-template <class Acc>
-struct SharedGradients {
-  Acc* prefix;  // [B, num_heads, contributions, P, 3, head_dim], or null without prefix
-  Acc* pad;     // [num_heads, B * num_groups, 2, head_dim] of k and v, or null without padding
-
-  // Every group, and behind them the pass of the prefix over all tokens.
-  static int64_t contributions(const GridAttentionParams& p) { return p.geometry.num_groups() + 1; }
-};
 
 template <class T>
 class AttentionBackward {
@@ -295,8 +286,8 @@ class AttentionBackward {
 
   // Gradient of the padding's k and v from group `item`.
   void store_padding(int64_t item) {
-    const int64_t padded = scores_.head().padded, items = p_.batch * p_.geometry.num_groups();
-    Acc* target = shared_.pad + (head_ * items + item) * 2 * p_.head_dim;
+    const int64_t padded = scores_.head().padded;
+    Acc* target = shared_.of_padding(p_, head_, item);
     for (const Acc* sums : {d_keys_, d_values_}) {
       std::fill_n(row_, padded, Acc(0));
       for (int64_t c = 0; c < group().num_slots; ++c) {
@@ -310,8 +301,7 @@ class AttentionBackward {
 
   // Gradient of q, k or v (`which`) of a prefix token from this pass.
   Acc* shared_prefix(int64_t token, int which) {
-    const int64_t part = (batch_ * p_.num_heads + head_) * SharedGradients<Acc>::contributions(p_) + contribution_;
-    return shared_.prefix + ((part * p_.geometry.num_prefix + token) * 3 + which) * p_.head_dim;
+    return shared_.of_prefix(p_, batch_, head_, contribution_, token, which);
   }
 
   void clear_prefix(std::initializer_list<int> parts) {

@@ -14,6 +14,7 @@ class AttentionForward {
  public:
   using Acc = typename Dot::Acc;
   using Word = typename Dot::Word;
+  using Session = typename Dot::Session;
 
   static size_t scratch_bytes(const GridAttentionParams& p) {
     const HeadLayout<Dot> head(p.head_dim);

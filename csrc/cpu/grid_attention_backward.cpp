@@ -1,6 +1,7 @@
 #include "attention_backward.h"
 #include "grid_attention.h"
 #include "parallel.h"
+#include "short_backward.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -106,6 +107,16 @@ void sum_tables(const GridAttentionParams& p, const GridAttentionGradients& grad
   });
 }
 
+// Calls body with an engine in this thread's scratch memory.
+template <class Engine, class Body>
+void with_engine(const GridAttentionParams& p, const GridAttentionGradients& gradients,
+                 const SharedGradients<typename Engine::Acc>& shared, Body body) {
+  Scratch& scratch = Scratch::of_this_thread();
+  scratch.reserve(Engine::scratch_bytes(p));
+  Engine engine(p, gradients, shared, scratch);
+  body(engine);
+}
+
 template <class T>
 void run(const GridAttentionParams& p, const GridAttentionGradients& gradients, void* workspace) {
   using Acc = AccOf<T>;
@@ -114,23 +125,27 @@ void run(const GridAttentionParams& p, const GridAttentionGradients& gradients, 
   auto* prefix_parts = static_cast<Acc*>(workspace);
   Acc *pad_parts = prefix_parts + sizes.prefix, *tables = pad_parts + sizes.pad;
   const SharedGradients<Acc> shared{prefix_parts, sizes.pad == 0 ? nullptr : pad_parts};
-  const auto with_engine = [&](int64_t begin, int64_t end, auto body) {
-    Scratch& scratch = Scratch::of_this_thread();
-    scratch.reserve(AttentionBackward<T>::scratch_bytes(p));
-    AttentionBackward<T> engine(p, gradients, shared, scratch);
-    for (int64_t i = begin; i < end; ++i) body(engine, i);
-  };
-  parallel_for(p.num_heads * chunks.count, [&](int64_t begin, int64_t end) {
-    with_engine(begin, end, [&](AttentionBackward<T>& engine, int64_t i) {
-      const int64_t first = i % chunks.count * chunks.items_per_chunk;
-      const int64_t last = std::min(first + chunks.items_per_chunk, chunks.items);
-      engine.run(i / chunks.count, first, last, tables + i * p.bias.table_size());
+  if (is_short(p)) {
+    parallel_for(chunks.items, [&](int64_t begin, int64_t end) {
+      with_engine<ShortBackward<T>>(p, gradients, shared, [&](ShortBackward<T>& engine) {
+        for (int64_t i = begin; i < end; ++i) engine.run(i, std::min(i + 1, end - 1));
+      });
     });
-  });
+  } else {
+    parallel_for(p.num_heads * chunks.count, [&](int64_t begin, int64_t end) {
+      with_engine<AttentionBackward<T>>(p, gradients, shared, [&](AttentionBackward<T>& engine) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t first = i % chunks.count * chunks.items_per_chunk;
+          const int64_t last = std::min(first + chunks.items_per_chunk, chunks.items);
+          engine.run(i / chunks.count, first, last, tables + i * p.bias.table_size());
+        }
+      });
+    });
+  }
   if (p.prefix_attends() && p.prefix_queries == PrefixQueries::kGlobal) {
     parallel_for(p.batch * p.num_heads, [&](int64_t begin, int64_t end) {
-      with_engine(begin, end, [&](AttentionBackward<T>& engine, int64_t i) {
-        engine.run_global(i / p.num_heads, i % p.num_heads);
+      with_engine<AttentionBackward<T>>(p, gradients, shared, [&](AttentionBackward<T>& engine) {
+        for (int64_t i = begin; i < end; ++i) engine.run_global(i / p.num_heads, i % p.num_heads);
       });
     });
   }

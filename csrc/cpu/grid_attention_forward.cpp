@@ -1,6 +1,7 @@
 #include "attention_forward.h"
 #include "grid_attention.h"
 #include "parallel.h"
+#include "short_forward.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -30,6 +31,16 @@ void average_prefix(const GridAttentionParams& p, const AccOf<T>* passes) {
   });
 }
 
+// Calls body with an engine in this thread's scratch memory.
+template <class Engine, class Body>
+void with_engine(const GridAttentionParams& p, typename Engine::Acc* prefix_out, Body body) {
+  Scratch& scratch = Scratch::of_this_thread();
+  scratch.reserve(Engine::scratch_bytes(p));
+  Engine engine(p, prefix_out, scratch);
+  [[maybe_unused]] typename Engine::Session session;
+  body(engine);
+}
+
 template <class Dot, class T>
 void run(const GridAttentionParams& p, void* workspace) {
   using Acc = typename Dot::Acc;
@@ -41,23 +52,24 @@ void run(const GridAttentionParams& p, void* workspace) {
     const int64_t item = by_head ? i % items : i / p.num_heads;
     return GroupTask{item / groups, item % groups, by_head ? i / items : i % p.num_heads};
   };
-  const auto with_engine = [&](int64_t begin, int64_t end, auto body) {
-    Scratch& scratch = Scratch::of_this_thread();
-    scratch.reserve(AttentionForward<Dot, T>::scratch_bytes(p));
-    AttentionForward<Dot, T> engine(p, prefix_out, scratch);
-    [[maybe_unused]] typename Dot::Session session;
-    for (int64_t i = begin; i < end; ++i) body(engine, i);
-  };
-  parallel_for(items * p.num_heads, [&](int64_t begin, int64_t end) {
-    with_engine(begin, end, [&](AttentionForward<Dot, T>& engine, int64_t i) {
-      engine.run(task(i), task(std::min(i + 1, end - 1)));
+  if (is_short(p)) {
+    parallel_for(items, [&](int64_t begin, int64_t end) {
+      with_engine<ShortForward<T>>(p, prefix_out, [&](ShortForward<T>& engine) {
+        for (int64_t i = begin; i < end; ++i) engine.run(i, std::min(i + 1, end - 1));
+      });
     });
-  });
+  } else {
+    parallel_for(items * p.num_heads, [&](int64_t begin, int64_t end) {
+      with_engine<AttentionForward<Dot, T>>(p, prefix_out, [&](AttentionForward<Dot, T>& engine) {
+        for (int64_t i = begin; i < end; ++i) engine.run(task(i), task(std::min(i + 1, end - 1)));
+      });
+    });
+  }
   if (!p.prefix_attends()) return;
   if (p.prefix_queries == PrefixQueries::kGlobal) {
     parallel_for(p.batch * p.num_heads, [&](int64_t begin, int64_t end) {
-      with_engine(begin, end, [&](AttentionForward<Dot, T>& engine, int64_t i) {
-        engine.run_global(i / p.num_heads, i % p.num_heads);
+      with_engine<AttentionForward<Dot, T>>(p, prefix_out, [&](AttentionForward<Dot, T>& engine) {
+        for (int64_t i = begin; i < end; ++i) engine.run_global(i / p.num_heads, i % p.num_heads);
       });
     });
   }

@@ -47,9 +47,9 @@ class Group {
     column_open = scratch.take<uint8_t>(columns);
   }
 
-  // Lists group `index` of clip `batch`.
-  void gather(int64_t batch, int64_t index) {
-    if (batch == batch_ && index == index_) return;
+  // Lists group `index` of clip `batch`; false if it is the one that is listed already.
+  bool gather(int64_t batch, int64_t index) {
+    if (batch == batch_ && index == index_) return false;
     batch_ = batch;
     index_ = index;
     const GroupIndex group(geometry_, index);
@@ -73,6 +73,7 @@ class Group {
       }
     }
     add_prefix(p_.prefix_keys, p_.prefix_queries == PrefixQueries::kMean);
+    return true;
   }
 
   // All tokens of clip `batch` as columns, the prefix alone as rows.

@@ -29,6 +29,9 @@ for dtype in DTYPES:
         prefix = {"num_prefix": 2, "prefix_queries": queries}
         check(make_problem((5, 6, 7), (2, 4, 4), shift=(1, 2, 2), dtype=dtype, key_mask=open_keys, **prefix))
         check(make_problem((5, 6, 7), (3, 3, 2), dilation=(1, 2, 2), head_dim=33, dtype=dtype, **prefix))
+        check(make_problem((5, 6, 7), (3, 3, 2), dilation=(1, 2, 2), pad_keys=False, dtype=dtype, **prefix))
+        for frames in (1, 7, 8, 20, 45):
+            check(make_problem((frames, 1, 3), (frames, 1, 1), bias=False, head_dim=40, dtype=dtype, **prefix))
     check(make_problem((8, 7, 8), (8, 7, 7), shift=(4, 3, 3), dtype=dtype, head_dim=32, batch=1))
     check(make_problem((2, 5, 6), (2, 3, 4), dtype=dtype, logits=100.0))
     for head_dim, rotated in ((64, 64), (33, 32), (24, 20), (5, 4)):

@@ -50,7 +50,7 @@ def test_opcheck(case: str, requires_grad: bool) -> None:
         *tensors,
         problem.key_mask,
         *(settings["grid"], settings["num_heads"], settings["block"], settings.get("dilation", (1, 1, 1))),
-        *(settings.get("shift", (0, 0, 0)), settings["block"], False),
+        *(settings.get("shift", (0, 0, 0)), settings["block"], False, settings.get("pad_keys", True)),
         *(settings.get("num_prefix", 0), True, queries, 0.35),
     )
     torch.library.opcheck(torch.ops.vtfast.grid_attention.default, arguments)
@@ -218,7 +218,7 @@ def test_results_without_data_are_on_the_device_of_the_tokens() -> None:
     """What the compiler and `torch.device("meta")` rely on, and no GPU needs to be there for it."""
     with FakeTensorMode():
         qkv = torch.empty(2, 25, 48, device="cuda", dtype=torch.bfloat16)
-        sizes = ((2, 3, 4), 2, (2, 2, 3), (1, 1, 1), (0, 0, 0), (2, 2, 3), False, 1, True, 1, 0.35)
+        sizes = ((2, 3, 4), 2, (2, 2, 3), (1, 1, 1), (0, 0, 0), (2, 2, 3), False, True, 1, True, 1, 0.35)
         table, pad = torch.empty(45, 2, device="cuda"), torch.empty(48, device="cuda", dtype=torch.bfloat16)
         results = torch.ops.vtfast.grid_attention.default(qkv, table, pad, None, *sizes)
         gradients = torch.ops.vtfast.grid_attention_backward.default(
