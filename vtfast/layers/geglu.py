@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vtfast.layers.linear import can_fuse, fused_linear, wants_gradient
-from vtfast.layers.mlp import _slices, _sum
+from vtfast.layers.row_slices import by_row_slices, row_slices, sum_of_slices
 
 
 class Geglu(nn.Module):
@@ -61,12 +61,13 @@ def _geglu(
 ) -> Tensor:  # [..., C]
     (value_weight, gate_weight), (value_bias, gate_bias) = weight1.chunk(2), bias1.chunk(2)
     gated = torch.ops.mkldnn._linear_pointwise.binary
-    out = torch.empty_like(x)
-    for x_rows, residual_rows, out_rows in _slices(x, residual, out):
+
+    def compute(x_rows: Tensor, residual_rows: Tensor | None) -> Tensor:
         gate = fused_linear(x_rows, gate_weight, gate_bias, "gelu")
         hidden = gated(x_rows, gate, value_weight, value_bias, "mul")
-        out_rows.copy_(fused_linear(hidden, weight2, bias2, residual=residual_rows))
-    return out
+        return fused_linear(hidden, weight2, bias2, residual=residual_rows)
+
+    return by_row_slices(compute, x, x, residual)
 
 
 class _TrainedGeglu(torch.autograd.Function):
@@ -82,12 +83,13 @@ class _TrainedGeglu(torch.autograd.Function):
         weight2: Tensor,  # [C, hidden]
         bias2: Tensor,  # [C]
     ) -> Tensor:  # [..., C]
-        pairs, out = fused_linear(x, weight1, bias1), torch.empty_like(x)
-        for pair_rows, residual_rows, out_rows in _slices(pairs, residual, out):
+        def compute(pair_rows: Tensor, residual_rows: Tensor | None) -> Tensor:
             value, gate = pair_rows.chunk(2, dim=-1)
-            out_rows.copy_(fused_linear(F.gelu(gate).mul_(value), weight2, bias2, residual=residual_rows))
+            return fused_linear(F.gelu(gate).mul_(value), weight2, bias2, residual=residual_rows)
+
+        pairs = fused_linear(x, weight1, bias1)
         ctx.save_for_backward(x, pairs, weight1, weight2)
-        return out
+        return by_row_slices(compute, x, pairs, residual)
 
     @staticmethod
     @once_differentiable
@@ -98,16 +100,16 @@ class _TrainedGeglu(torch.autograd.Function):
         x, pairs, weight1, weight2 = ctx.saved_tensors
         d_out, d_x = d_out.contiguous(), torch.empty_like(x)
         d_weight1 = d_bias1 = d_weight2 = None
-        for x_rows, pair_rows, d_out_rows, d_x_rows in _slices(x, pairs, d_out, d_x):
+        for x_rows, pair_rows, d_out_rows, d_x_rows in row_slices(x, pairs, d_out, d_x):
             value, gate = pair_rows.chunk(2, dim=-1)
             active = F.gelu(gate)
             d_hidden, d_pairs = d_out_rows @ weight2, torch.empty_like(pair_rows)
             d_value, d_gate = d_pairs.chunk(2, dim=-1)
             torch.mul(d_hidden, active, out=d_value)
             torch.ops.aten.gelu_backward.grad_input(d_hidden.mul_(value), gate, grad_input=d_gate)
-            d_weight2 = _sum(d_weight2, d_out_rows.t() @ active.mul_(value))
-            d_weight1 = _sum(d_weight1, d_pairs.t() @ x_rows)
-            d_bias1 = _sum(d_bias1, d_pairs.sum(0))
+            d_weight2 = sum_of_slices(d_weight2, d_out_rows.t() @ active.mul_(value))
+            d_weight1 = sum_of_slices(d_weight1, d_pairs.t() @ x_rows)
+            d_bias1 = sum_of_slices(d_bias1, d_pairs.sum(0))
             torch.mm(d_pairs, weight1, out=d_x_rows)
         d_residual = d_out if ctx.needs_input_grad[1] else None
         d_parameters = (d_weight1, d_bias1, d_weight2, d_out.flatten(0, -2).sum(0))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vtfast.layers.linear import can_fuse, fused_linear, wants_gradient
+from vtfast.layers.row_slices import by_row_slices, row_slices, sum_of_slices
 
 
 class Mlp(nn.Module):
@@ -46,14 +47,6 @@ class Mlp(nn.Module):
         return out if residual is None else out + residual
 
 
-def _slices(*tensors: Tensor | None) -> Any:  # each [..., C]
-    """The same rows of every tensor, some thousand at a time: enough for the matrix product to run at full speed."""
-    rows = max(2048, 1024 * torch.get_num_threads())
-    tokens = next(t.numel() // t.shape[-1] for t in tensors if t is not None)
-    absent = [None] * -(-tokens // rows)
-    return zip(*(absent if t is None else t.flatten(0, -2).split(rows) for t in tensors), strict=True)
-
-
 def _mlp(
     x: Tensor,  # [..., C]
     residual: Tensor | None,  # [..., C]
@@ -62,11 +55,11 @@ def _mlp(
     weight2: Tensor,  # [C, hidden]
     bias2: Tensor,  # [C]
 ) -> Tensor:  # [..., C]
-    out = torch.empty_like(x)
-    for x_rows, residual_rows, out_rows in _slices(x, residual, out):
+    def compute(x_rows: Tensor, residual_rows: Tensor | None) -> Tensor:
         hidden = fused_linear(x_rows, weight1, bias1, "gelu")
-        out_rows.copy_(fused_linear(hidden, weight2, bias2, residual=residual_rows))
-    return out
+        return fused_linear(hidden, weight2, bias2, residual=residual_rows)
+
+    return by_row_slices(compute, x, x, residual)
 
 
 class _TrainedMlp(torch.autograd.Function):
@@ -82,11 +75,12 @@ class _TrainedMlp(torch.autograd.Function):
         weight2: Tensor,  # [C, hidden]
         bias2: Tensor,  # [C]
     ) -> Tensor:  # [..., C]
-        hidden, out = fused_linear(x, weight1, bias1), torch.empty_like(x)
-        for hidden_rows, residual_rows, out_rows in _slices(hidden, residual, out):
-            out_rows.copy_(fused_linear(F.gelu(hidden_rows), weight2, bias2, residual=residual_rows))
+        def compute(hidden_rows: Tensor, residual_rows: Tensor | None) -> Tensor:
+            return fused_linear(F.gelu(hidden_rows), weight2, bias2, residual=residual_rows)
+
+        hidden = fused_linear(x, weight1, bias1)
         ctx.save_for_backward(x, hidden, weight1, weight2)
-        return out
+        return by_row_slices(compute, x, hidden, residual)
 
     @staticmethod
     @once_differentiable
@@ -97,18 +91,13 @@ class _TrainedMlp(torch.autograd.Function):
         x, hidden, weight1, weight2 = ctx.saved_tensors
         d_out, d_x = d_out.contiguous(), torch.empty_like(x)
         d_weight1 = d_bias1 = d_weight2 = None
-        for x_rows, hidden_rows, d_out_rows, d_x_rows in _slices(x, hidden, d_out, d_x):
+        for x_rows, hidden_rows, d_out_rows, d_x_rows in row_slices(x, hidden, d_out, d_x):
             active = F.gelu(hidden_rows)
-            d_weight2 = _sum(d_weight2, d_out_rows.t() @ active)
+            d_weight2 = sum_of_slices(d_weight2, d_out_rows.t() @ active)
             d_hidden = torch.ops.aten.gelu_backward.grad_input(d_out_rows @ weight2, hidden_rows, grad_input=active)
-            d_weight1 = _sum(d_weight1, d_hidden.t() @ x_rows)
-            d_bias1 = _sum(d_bias1, d_hidden.sum(0))
+            d_weight1 = sum_of_slices(d_weight1, d_hidden.t() @ x_rows)
+            d_bias1 = sum_of_slices(d_bias1, d_hidden.sum(0))
             torch.mm(d_hidden, weight1, out=d_x_rows)
         d_residual = d_out if ctx.needs_input_grad[1] else None
         d_parameters = (d_weight1, d_bias1, d_weight2, d_out.flatten(0, -2).sum(0))
         return d_x, d_residual, *(None if gradient is None else gradient.to(x.dtype) for gradient in d_parameters)
-
-
-def _sum(total: Tensor | None, term: Tensor) -> Tensor:
-    """Adds one slice's term, in float32: bfloat16 would round the sum once a slice."""
-    return term if total is None else total.float().add_(term)
