@@ -9,5 +9,5 @@ from benchmarks.upstream import TORCHVISION
 
 def run(scope: Scope) -> list[Section]:
     """Inference in three precisions and a training step."""
-    cases = model_cases(scope, SWIN3D_T, TORCHVISION)
-    return [timing_section(f"Model {SWIN3D_T.name}", NOTES, cases, scope.model_effort)]
+    cases, notes = model_cases(scope, SWIN3D_T, TORCHVISION), f"Of {TORCHVISION.name}. {NOTES}"
+    return [timing_section(f"Model {SWIN3D_T.name}", notes, cases, scope.model_effort)]
