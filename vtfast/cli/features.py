@@ -1,12 +1,12 @@
 """Where the features of many videos go: one file for all, or a folder with one file each."""
 
-import os
 from pathlib import Path
 from types import TracebackType
 
 from torch import Tensor
 
 from vtfast.cli.errors import UserError
+from vtfast.data.encode import whole_file
 
 __all__ = ["FeatureFile", "FeatureFolder", "open_features"]
 
@@ -114,6 +114,5 @@ def _save(path: Path, features: dict[str, Tensor], settings: dict[str, str]) -> 
     from safetensors.torch import save_file
 
     # A reader never meets half a file, nor does a run that is taken up again.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(features, partial, metadata=settings)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(features, partial, metadata=settings)

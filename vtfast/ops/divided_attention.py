@@ -68,14 +68,14 @@ def divided_attention(
     if rotary is not None and not (isinstance(rotary, (tuple, list)) and len(rotary) == 2):
         got = f"{len(rotary)} values" if isinstance(rotary, (tuple, list)) else type(rotary).__name__
         raise TypeError(f"rotary must be a pair (cos, sin), got {got}")
-    block, dilation = _groups(scheme, grid)
+    block, dilation = scheme_groups(scheme, grid)
     settings: dict[str, Any] = {"num_heads": num_heads, "block": block, "dilation": dilation, "pad_keys": False}
     settings |= {"num_prefix": num_prefix, "scale": scale}
     rotated = qkv
     if rotary is not None:
         rotated = rotary_embedding(qkv, grid, *rotary, num_heads=num_heads, num_prefix=num_prefix)
     # Only its own frame is in the group of a token of "space".
-    key_mask = None if frame_mask is None or scheme == "space" else _token_mask(frame_mask, grid)
+    key_mask = None if frame_mask is None or scheme == "space" else token_mask(frame_mask, grid)
     if num_prefix == 0:
         return grid_attention(rotated, grid, key_mask=key_mask, **settings)
     if semantics == "lucidrains":
@@ -122,7 +122,7 @@ def sparse_global_attention(qkv: Tensor, grid: int | Sequence[int], **settings: 
     return divided_attention(qkv, grid, scheme="global", **settings)
 
 
-def _groups(scheme: str, grid: Triple) -> tuple[Triple, Triple]:
+def scheme_groups(scheme: str, grid: Triple) -> tuple[Triple, Triple]:
     """Block and dilation of a scheme."""
     frames, height, width = grid
     if scheme == "global":
@@ -150,10 +150,11 @@ def _check_frame_mask(frame_mask: Tensor, qkv: Tensor, grid: Triple, scheme: str
         raise ValueError(f"frame_mask must have shape {(qkv.shape[0], grid[0])}, got {tuple(frame_mask.shape)}")
 
 
-def _token_mask(
+def token_mask(
     frame_mask: Tensor,  # [B, T]
     grid: Triple,
 ) -> Tensor:  # [B, T*H*W]
+    """The mask of every token's frame."""
     return frame_mask.repeat_interleave(grid[1] * grid[2], dim=1)
 
 
@@ -169,7 +170,7 @@ def _attend_to_all(
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # [B, heads, P + T*H*W, D]
     mask = None
     if frame_mask is not None:
-        mask = F.pad(_token_mask(frame_mask, grid), (num_prefix, 0), value=True)[:, None, None]
+        mask = F.pad(token_mask(frame_mask, grid), (num_prefix, 0), value=True)[:, None, None]
     out = F.scaled_dot_product_attention(q[:, :, :num_prefix], k, v, attn_mask=mask, scale=scale)
     return out.transpose(1, 2).flatten(2)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vtfast.ops._arguments import Triple, autocast, triple
-from vtfast.ops.divided_attention import _groups, _token_mask
+from vtfast.ops.divided_attention import scheme_groups, token_mask
 from vtfast.ops.rotary_embedding import rotary_embedding
 from vtfast.reference import AttentionWeights, attention_weights
 
@@ -33,22 +33,22 @@ def divided_attention_weights(
         The weights, differentiable; `prefix` is None where the result leaves the prefix out.
     """
     grid, qkv = triple(grid, "grid", 1), autocast(qkv)
-    block, dilation = _groups(scheme, grid)
+    block, dilation = scheme_groups(scheme, grid)
     settings: dict[str, Any] = {"num_heads": num_heads, "num_prefix": num_prefix, "scale": scale, "pad_keys": False}
     rotated = qkv
     if rotary is not None:
         rotated = rotary_embedding(qkv, grid, *rotary, num_heads=num_heads, num_prefix=num_prefix)
-    token_mask = None if frame_mask is None else _token_mask(frame_mask, grid)
+    key_mask = None if frame_mask is None else token_mask(frame_mask, grid)
     in_groups = settings | {
         "block": block,
         "dilation": dilation,
-        "key_mask": None if scheme == "space" else token_mask,
+        "key_mask": None if scheme == "space" else key_mask,
         "prefix_keys": semantics == "lucidrains" or scheme != "time",
     }
     if semantics == "lucidrains":
         weights = attention_weights(rotated, grid, **in_groups)
         # The prefix attends to keys that are not rotated, and never to masked frames; its groups do not matter.
-        alone = settings | {"block": (1, 1, 1), "key_mask": token_mask, "prefix_queries": "global"}
+        alone = settings | {"block": (1, 1, 1), "key_mask": key_mask, "prefix_queries": "global"}
         return replace(weights, prefix=attention_weights(qkv, grid, **alone).prefix)
     if scheme == "time":
         return attention_weights(rotated, grid, **in_groups)
