@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vtfast.layers import DividedAttention, Mlp, PatchEmbed3d, StochasticDepth, add_branch
 from vtfast.layers.linear import linear
 from vtfast.layers.position_embedding import Pair, resize_places, resize_sequence
-from vtfast.models.attention import AttentionStep, record_attention
-from vtfast.models.features import StageInfo, resolve_indices
+from vtfast.models.backbone import init_linear, rising
+from vtfast.models.features import StageInfo
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import register_model
+from vtfast.models.space_time import SpaceTimeBackbone, feature_map
 from vtfast.ops._arguments import Triple
 
 __all__ = ["TimeSformer", "timesformer_base", "timesformer_hr", "timesformer_l"]
@@ -122,7 +122,7 @@ class Block(nn.Module):
         return add_branch(x, self.mlp, self.norm(x), self.drop_path)
 
 
-class TimeSformer(nn.Module):
+class TimeSformer(SpaceTimeBackbone):
     """TimeSformer on clips (B, C, T, H, W) of any length, and of any height and width that the patch divides.
 
     Tokens are (B, 1 + T*H*W, C): cls, then the grid with w fastest (the published code has t fastest, which no weight
@@ -170,8 +170,6 @@ class TimeSformer(nn.Module):
         ValueError: an option out of range.
     """
 
-    preprocessing: Preprocessing | None = None
-
     def __init__(
         self,
         *,
@@ -216,41 +214,16 @@ class TimeSformer(nn.Module):
             self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
         self.blocks = nn.ModuleList(
-            Block(
-                embed_dim,
-                num_heads,
-                self.schemes,
-                mlp_ratio,
-                drop_path_rate * i / max(depth - 1, 1),
-                proj_drop_rate,
-                qkv_bias=qkv_bias,
-            )
-            for i in range(depth)
+            Block(embed_dim, num_heads, self.schemes, mlp_ratio, rate, proj_drop_rate, qkv_bias=qkv_bias)
+            for rate in rising(drop_path_rate, depth)
         )
-        self.grad_checkpointing = False
-        self.stage_info = tuple(StageInfo(i, embed_dim, (1, *patch)) for i in range(depth))
-        self.pruned: tuple[str, ...] = ()
-        self.num_features = embed_dim
-        self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head_drop = nn.Dropout(drop_rate)
-        self.global_pool = global_pool
-        self.reset_classifier(num_classes, global_pool)
-        self.apply(_init_linear)
+        self._add_head([StageInfo(i, embed_dim, (1, *patch)) for i in range(depth)], num_classes, global_pool)
+        self.apply(init_linear)
         for module in self.modules():
             if isinstance(module, Step) and module.fc is not None:
                 nn.init.zeros_(module.fc.weight)
-
-    def forward(
-        self,
-        clip: Tensor,  # [B, C, T, H, W]
-        *,
-        return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, list[AttentionStep]]:  # [B, num_classes]
-        """Logits; with `return_attention` also what every step of every block attends to, see `record_attention`."""
-        if not return_attention:
-            return self.forward_head(self.forward_features(clip))
-        with record_attention(self) as attention:
-            return self.forward_head(self.forward_features(clip)), attention
 
     def forward_features(
         self,
@@ -260,89 +233,19 @@ class TimeSformer(nn.Module):
         x, _ = self._forward_blocks(clip)
         return self.norm(x)
 
-    def forward_head(
-        self,
-        x: Tensor,  # [B, 1 + N, C]
-        pre_logits: bool = False,
-    ) -> Tensor:  # [B, num_classes]
-        """Choice of cls and classifier; with `pre_logits` only the choice."""
-        if self.global_pool:
-            x = x[:, 0]
-        return x if pre_logits else self.head(self.head_drop(x))
-
-    def forward_intermediates(
-        self,
-        clip: Tensor,  # [B, C, T, H, W]
-        indices: Sequence[int] | None = None,
-    ) -> list[Tensor]:  # each [B, C, T, H', W']
-        """The output of the blocks `indices` (all if None) as feature maps, without cls and before the final norm."""
-        wanted = resolve_indices(indices, len(self.stage_info))
-        return self._forward_blocks(clip, wanted)[1]
-
-    def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
-        """Removes what the feature maps of the blocks `indices` do not need: later blocks, final norm, head."""
-        last = resolve_indices(indices, len(self.stage_info))[-1]
-        self.pruned = ("norm.", *(f"blocks.{i}." for i in range(last + 1, len(self.stage_info))))
-        self.blocks = self.blocks[: last + 1]
-        self.norm = nn.Identity()
-        self.reset_classifier(0)
-
-    def get_classifier(self) -> nn.Module:
-        """The head."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the head by a new one on the device and in the dtype of the model.
-
-        Args:
-            num_classes: its classes, 0 for no head.
-            global_pool: "token" or "" for none; None keeps the present choice.
-
-        Raises:
-            ValueError: an argument is out of range.
-        """
-        if num_classes < 0:
-            raise ValueError(f"num_classes must be at least 0, got {num_classes}")
-        if global_pool not in (None, "", "token"):
-            raise ValueError(f"global_pool must be 'token' or '', got {global_pool!r}")
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.num_classes = num_classes
-        self.head: nn.Module = nn.Identity()
-        if num_classes:
-            weight = self.patch_embed.proj.weight
-            self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
-            _init_linear(self.head)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes the blocks in the backward instead of keeping their activations."""
-        self.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that training leaves out of weight decay (biases and norms aside)."""
-        names = {"cls_token", "pos_embed", "time_embed"}
-        return {name for name, _ in self.named_parameters() if name in names}
-
     def _forward_blocks(
         self,
         clip: Tensor,  # [B, C, T, H, W]
         wanted: Collection[int] = (),
     ) -> tuple[Tensor, list[Tensor]]:  # [B, 1 + N, C]; each [B, C, T, H', W']
-        """The tokens after the last block, and the feature maps after the blocks `wanted`."""
         x, grid = self._embed(clip)
-        batch, frames = x.shape[0], grid[0]
-        if self.attention_type == "space":
-            x, grid = x.flatten(0, 1), (1, *grid[1:])
-        maps = []
-        for index, block in enumerate(self.blocks):
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, grid, use_reentrant=False)
-            else:
-                x = block(x, grid)
-            if index in wanted:
-                maps.append(x[:, 1:].reshape(batch, frames, *grid[1:], x.shape[-1]).permute(0, 4, 1, 2, 3))
-        if self.attention_type == "space":
+        batch, frames, height, width = x.shape[0], *grid
+        if self.attention_type != "space":
+            x, kept = self._run_blocks(x, grid, wanted=wanted)
+        else:
+            x, kept = self._run_blocks(x.flatten(0, 1), (1, height, width), wanted=wanted)
             x = x.unflatten(0, (batch, frames)).mean(dim=1)
-        return x, maps
+        return x, [feature_map(tokens, batch, grid) for tokens in kept]
 
     def _embed(
         self,
@@ -384,13 +287,6 @@ def _pair(value: int | Sequence[int], name: str) -> Pair:
 
 def _normal(*shape: int) -> Tensor:
     return nn.init.trunc_normal_(torch.empty(shape), std=0.02)
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _preprocessing(side: int, frames: int, stride: int) -> Preprocessing:

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vtfast.layers import DividedAttention, Geglu, PatchEmbed3d, axial_rotary, frame_rotary, token_shift
-from vtfast.models.attention import AttentionStep, record_attention
+from vtfast.models.attention import AttentionStep
 from vtfast.models.features import StageInfo, resolve_indices
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import register_model
+from vtfast.models.space_time import SpaceTimeBackbone, feature_map
 from vtfast.ops._arguments import Triple
 
 __all__ = ["TimeSformerLucidrains", "timesformer_lucidrains"]
@@ -82,7 +82,7 @@ class Block(nn.Module):
         return out
 
 
-class TimeSformerLucidrains(nn.Module):
+class TimeSformerLucidrains(SpaceTimeBackbone):
     """timesformer-pytorch's TimeSformer on clips (B, C, T, H, W) of any length and resolution that the patch divides.
 
     With position embeddings in place of rotary ones, clips have at most `num_frames` frames of `image_size`. Shifted
@@ -110,8 +110,6 @@ class TimeSformerLucidrains(nn.Module):
         TypeError: an option of another type.
         ValueError: an option out of range.
     """
-
-    preprocessing: Preprocessing | None = None
 
     def __init__(
         self,
@@ -149,15 +147,12 @@ class TimeSformerLucidrains(nn.Module):
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, shift_tokens, head_dim, attn_dropout, ff_dropout) for _ in range(depth)
         )
-        self.stage_info = tuple(StageInfo(i, embed_dim, (1, patch_size, patch_size)) for i in range(depth))
-        self.pruned: tuple[str, ...] = ()
-        self.num_features = embed_dim
-        self.norm: nn.Module = nn.LayerNorm(embed_dim)
-        self.grad_checkpointing = False
-        self.global_pool = global_pool
-        self.reset_classifier(num_classes, global_pool)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head_drop = nn.Identity()
+        stage_info = [StageInfo(i, embed_dim, (1, patch_size, patch_size)) for i in range(depth)]
+        self._add_head(stage_info, num_classes, global_pool)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         clip: Tensor,  # [B, C, T, H, W]
         mask: Tensor | None = None,  # [B, T], bool
@@ -168,10 +163,7 @@ class TimeSformerLucidrains(nn.Module):
 
         Where `mask` is False, a frame is not attended to over time, nor by the cls token.
         """
-        if not return_attention:
-            return self.forward_head(self.forward_features(clip, mask))
-        with record_attention(self) as attention:
-            return self.forward_head(self.forward_features(clip, mask)), attention
+        return self._logits(clip, mask, return_attention=return_attention)
 
     def forward_features(
         self,
@@ -179,18 +171,8 @@ class TimeSformerLucidrains(nn.Module):
         mask: Tensor | None = None,  # [B, T], bool
     ) -> Tensor:  # [B, 1 + T*H'*W', embed_dim]
         """The tokens of the last block, normalised: cls, then those of the grid, t slowest."""
-        x, _ = self._forward_blocks(clip, mask)
+        x, _ = self._forward_blocks(clip, mask=mask)
         return self.norm(x)
-
-    def forward_head(
-        self,
-        x: Tensor,  # [B, 1 + T*H'*W', embed_dim]
-        pre_logits: bool = False,
-    ) -> Tensor:  # [B, num_classes]
-        """Pooling and classifier; with `pre_logits` only the pooling."""
-        if self.global_pool:
-            x = x[:, 0]
-        return x if pre_logits else self.head(x)
 
     def forward_intermediates(
         self,
@@ -199,67 +181,20 @@ class TimeSformerLucidrains(nn.Module):
         mask: Tensor | None = None,  # [B, T], bool
     ) -> list[Tensor]:  # each [B, embed_dim, T, H', W']
         """The output of the blocks `indices` (all if None) as feature maps, without cls and before the final norm."""
-        wanted = resolve_indices(indices, len(self.stage_info))
-        return self._forward_blocks(clip, mask, wanted)[1]
-
-    def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
-        """Removes what the feature maps of the blocks `indices` do not need: later blocks, final norm, head."""
-        last = resolve_indices(indices, len(self.stage_info))[-1]
-        self.pruned = ("norm.", *(f"blocks.{i}." for i in range(last + 1, len(self.stage_info))))
-        self.blocks = self.blocks[: last + 1]
-        self.norm = nn.Identity()
-        self.reset_classifier(0)
-
-    def get_classifier(self) -> nn.Module:
-        """The head."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the head by a new one on the device and in the dtype of the model.
-
-        Args:
-            num_classes: its classes, 0 for no head.
-            global_pool: "token" or "" for none; None keeps the present pooling.
-
-        Raises:
-            ValueError: an argument is out of range.
-        """
-        if num_classes < 0:
-            raise ValueError(f"num_classes must be at least 0, got {num_classes}")
-        if global_pool not in (None, "", "token"):
-            raise ValueError(f"global_pool must be 'token' or '', got {global_pool!r}")
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.num_classes = num_classes
-        self.head: nn.Module = nn.Identity()
-        if num_classes:
-            weight = self.patch_embed.proj.weight
-            self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes the blocks in the backward instead of keeping their activations."""
-        self.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that training leaves out of weight decay (biases and norms aside)."""
-        return {"cls_token"} if self.pos_embed is None else {"cls_token", "pos_embed"}
+        return self._forward_blocks(clip, resolve_indices(indices, len(self.stage_info)), mask)[1]
 
     def _forward_blocks(
         self,
         clip: Tensor,  # [B, C, T, H, W]
-        mask: Tensor | None,  # [B, T], bool
         wanted: Collection[int] = (),
+        mask: Tensor | None = None,  # [B, T], bool
     ) -> tuple[Tensor, list[Tensor]]:  # [B, 1 + T*H'*W', embed_dim]; each [B, embed_dim, T, H', W']
-        """The tokens after the last block, and the feature maps after the blocks `wanted`."""
         x, grid = self._embed(clip, mask)
-        rotary, maps = self._rotary(grid, x), []
-        for index, block in enumerate(self.blocks):
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, grid, rotary, mask, use_reentrant=False)
-            else:
-                x = block(x, grid, rotary, mask)
-            if index in wanted:
-                maps.append(x[:, 1:].unflatten(1, grid).permute(0, 4, 1, 2, 3))
-        return x, maps
+        x, kept = self._run_blocks(x, grid, self._rotary(grid, x), mask, wanted=wanted)
+        return x, [feature_map(tokens, x.shape[0], grid) for tokens in kept]
+
+    def _init_head(self, head: nn.Linear) -> None:
+        """As in `nn.Linear`, like all other layers."""
 
     def _embed(
         self,

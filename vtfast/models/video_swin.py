@@ -6,9 +6,7 @@ Source: Liu et al., "Video Swin Transformer", CVPR 2022, https://arxiv.org/abs/2
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vtfast.layers import (
     Mlp,
@@ -18,6 +16,7 @@ from vtfast.layers import (
     WindowAttention3d,
     add_branch,
 )
+from vtfast.models.backbone import Backbone, init_linear, rising, run_block
 from vtfast.models.features import StageInfo, resolve_indices
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import register_model
@@ -66,22 +65,19 @@ class Stage(nn.Module):
             Block(dim, num_heads, window=window, shift=shifts[i % 2], drop_path_rate=rate, **block)
             for i, rate in enumerate(drop_path_rates)
         )
-        self.grad_checkpointing = False
 
     def forward(
         self,
         x: Tensor,  # [B, T, H, W, C]
+        recompute: bool = False,
     ) -> Tensor:  # [B, T, H', W', C']
         x = self.merging(x)
         for block in self.blocks:
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = run_block(block, x, recompute=recompute)
         return x
 
 
-class VideoSwin(nn.Module):
+class VideoSwin(Backbone):
     """Video Swin Transformer on clips (B, C, T, H, W) of any length and resolution.
 
     Sizes that the patch, the merging or the window do not divide are padded as in the published code.
@@ -108,7 +104,7 @@ class VideoSwin(nn.Module):
         ValueError: an option out of range.
     """
 
-    preprocessing: Preprocessing | None = None
+    undecayed = ("relative_position_bias_table",)
 
     def __init__(
         self,
@@ -133,7 +129,7 @@ class VideoSwin(nn.Module):
             raise ValueError(f"depths and num_heads must name the same stages, got {depths} and {num_heads}")
         self.window = triple(window, "window", 1)
         self.patch_embed = PatchEmbed3d(in_channels, embed_dim, patch_size, patch_norm)
-        rates = iter(_rising(drop_path_rate, sum(depths)))
+        rates = iter(rising(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList(
             Stage(
                 embed_dim << i,
@@ -148,20 +144,11 @@ class VideoSwin(nn.Module):
             for i, depth in enumerate(depths)
         )
         pt, ph, pw = self.patch_embed.patch_size
-        self.stage_info = tuple(StageInfo(i, embed_dim << i, (pt, ph << i, pw << i)) for i in range(len(depths)))
-        self.pruned: tuple[str, ...] = ()
-        self.num_features = embed_dim << (len(depths) - 1)
-        self.norm: nn.Module = nn.LayerNorm(self.num_features)
+        stage_info = [StageInfo(i, embed_dim << i, (pt, ph << i, pw << i)) for i in range(len(depths))]
+        self.norm = nn.LayerNorm(stage_info[-1].channels)
         self.head_drop = nn.Dropout(drop_rate)
-        self.global_pool = global_pool
-        self.reset_classifier(num_classes, global_pool)
-        self.apply(_init_linear)
-
-    def forward(
-        self,
-        clip: Tensor,  # [B, C, T, H, W]
-    ) -> Tensor:  # [B, num_classes]
-        return self.forward_head(self.forward_features(clip))
+        self._add_head(stage_info, num_classes, global_pool)
+        self.apply(init_linear)
 
     def forward_features(
         self,
@@ -170,18 +157,8 @@ class VideoSwin(nn.Module):
         """The tokens of the last stage, normalised, channels last."""
         x = self.patch_embed(clip)
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x, self.grad_checkpointing)
         return self.norm(x)
-
-    def forward_head(
-        self,
-        x: Tensor,  # [B, T', H', W', num_features]
-        pre_logits: bool = False,
-    ) -> Tensor:  # [B, num_classes]
-        """Pooling and classifier; with `pre_logits` only the pooling."""
-        if self.global_pool:
-            x = x.mean(dim=(1, 2, 3))
-        return x if pre_logits else self.head(self.head_drop(x))
 
     def forward_intermediates(
         self,
@@ -192,67 +169,16 @@ class VideoSwin(nn.Module):
         wanted = resolve_indices(indices, len(self.stage_info))
         x, maps = self.patch_embed(clip), []
         for index, stage in enumerate(self.stages[: wanted[-1] + 1]):
-            x = stage(x)
+            x = stage(x, self.grad_checkpointing)
             if index in wanted:
                 maps.append(x.permute(0, 4, 1, 2, 3))
         return maps
 
-    def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
-        """Removes what the feature maps of the stages `indices` do not need: later stages, final norm, head."""
-        last = resolve_indices(indices, len(self.stage_info))[-1]
-        self.pruned = ("norm.", *(f"stages.{i}." for i in range(last + 1, len(self.stage_info))))
-        self.stages = self.stages[: last + 1]
-        self.norm = nn.Identity()
-        self.num_features = self.stage_info[last].channels
-        self.reset_classifier(0)
-
-    def get_classifier(self) -> nn.Module:
-        """The head."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the head by a new one on the device and in the dtype of the model.
-
-        Args:
-            num_classes: its classes, 0 for no head.
-            global_pool: "avg" or "" for none; None keeps the present pooling.
-
-        Raises:
-            ValueError: an argument is out of range.
-        """
-        if num_classes < 0:
-            raise ValueError(f"num_classes must be at least 0, got {num_classes}")
-        if global_pool not in (None, "", "avg"):
-            raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.num_classes = num_classes
-        self.head: nn.Module = nn.Identity()
-        if num_classes:
-            weight = self.patch_embed.proj.weight
-            self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
-            _init_linear(self.head)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes the blocks in the backward instead of keeping their activations."""
-        for module in self.modules():
-            if isinstance(module, Stage):
-                module.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that training leaves out of weight decay (biases and norms aside)."""
-        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
-
-
-def _rising(rate: float, count: int) -> list[float]:
-    """`count` values from 0 to `rate`."""
-    return [rate * i / max(count - 1, 1) for i in range(count)]
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def _pool(
+        self,
+        x: Tensor,  # [B, T', H', W', num_features]
+    ) -> Tensor:  # [B, num_features]
+        return x.mean(dim=(1, 2, 3))
 
 
 def _build(published: dict[str, Any], config: dict[str, Any]) -> VideoSwin:

@@ -1,0 +1,159 @@
+"""What all models share: a row of stages with a norm and a head behind it, and timm's verbs for them."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vtfast.layers import PatchEmbed3d
+from vtfast.models.features import StageInfo, resolve_indices
+from vtfast.models.preprocessing import Preprocessing
+
+
+class Backbone(nn.Module):
+    """A model on clips (B, C, T, H, W): patch embedding, stages, norm, head.
+
+    A subclass makes `patch_embed`, the stages, `norm` and `head_drop`, in the order in which their weights are to be
+    drawn, and calls `_add_head` behind them. It gives `forward_features`, `forward_intermediates` and `_pool`.
+    """
+
+    global_pools: ClassVar[tuple[str, ...]] = ("avg",)  # what `global_pool` may be; "" always
+    stages_name: ClassVar[str] = "stages"  # the attribute with the stages, one for each feature map
+    undecayed: ClassVar[tuple[str, ...]] = ()  # names in any module of what `no_weight_decay` gives
+
+    preprocessing: Preprocessing | None = None
+    pruned: tuple[str, ...] = ()  # beginnings of the names that `prune_intermediate_layers` has removed
+    grad_checkpointing: bool = False
+    patch_embed: PatchEmbed3d
+    norm: nn.Module
+    head_drop: nn.Module
+    head: nn.Module
+    stage_info: tuple[StageInfo, ...]
+    num_features: int  # channels of the head's input
+    num_classes: int  # 0 for no head
+    global_pool: str
+
+    def _add_head(self, stage_info: Sequence[StageInfo], num_classes: int, global_pool: str) -> None:
+        """Sets the attributes that describe the stages, and the head."""
+        self.stage_info = tuple(stage_info)
+        self.num_features = self.stage_info[-1].channels
+        self.global_pool = global_pool
+        self.reset_classifier(num_classes, global_pool)
+
+    def forward(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+    ) -> Tensor:  # [B, num_classes]
+        return self.forward_head(self.forward_features(clip))
+
+    def forward_features(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+    ) -> Tensor:  # [B, ..., num_features]
+        """The tokens of the last stage, normalised, channels last."""
+        raise NotImplementedError
+
+    def forward_head(
+        self,
+        x: Tensor,  # [B, ..., num_features], from `forward_features`
+        pre_logits: bool = False,
+    ) -> Tensor:  # [B, num_classes]; without pooling [B, ..., num_classes]
+        """Pooling and classifier; with `pre_logits` only the pooling."""
+        if self.global_pool:
+            x = self._pool(x)
+        return x if pre_logits else self.head(self.head_drop(x))
+
+    def forward_intermediates(
+        self,
+        clip: Tensor,  # [B, C, T, H, W]
+        indices: Sequence[int] | None = None,
+    ) -> list[Tensor]:  # each [B, C', T', H', W']
+        """The output of the stages `indices` (all if None) as feature maps, before the final norm.
+
+        Raises:
+            ValueError: a stage that does not exist, stages out of order or none.
+        """
+        raise NotImplementedError
+
+    def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
+        """Removes what the feature maps of the stages `indices` do not need: later stages, final norm, head.
+
+        Raises:
+            ValueError: a stage that does not exist, stages out of order or none.
+        """
+        last = resolve_indices(indices, len(self.stage_info))[-1]
+        removed = (f"{self.stages_name}.{i}." for i in range(last + 1, len(self.stage_info)))
+        self.pruned = ("norm.", *removed)
+        setattr(self, self.stages_name, getattr(self, self.stages_name)[: last + 1])
+        self.norm = nn.Identity()
+        self.num_features = self.stage_info[last].channels
+        self.reset_classifier(0)
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the head by a new one on the device and in the dtype of the model.
+
+        Args:
+            num_classes: its classes, 0 for no head.
+            global_pool: one of the model's `global_pools`, or "" for a head on every token; None keeps the present
+                pooling.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be at least 0, got {num_classes}")
+        if global_pool not in (None, "", *self.global_pools):
+            wanted = ", ".join(map(repr, self.global_pools))
+            raise ValueError(f"global_pool must be {wanted} or '', got {global_pool!r}")
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.num_classes = num_classes
+        self.head = nn.Identity()
+        if num_classes:
+            weight = self.patch_embed.proj.weight
+            head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
+            self._init_head(head)
+            self.head = head
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes the blocks in the backward instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that training leaves out of weight decay (biases and norms aside)."""
+        return {name for name, _ in self.named_parameters() if name.rpartition(".")[2] in self.undecayed}
+
+    def _pool(
+        self,
+        x: Tensor,  # [B, ..., num_features]
+    ) -> Tensor:  # [B, num_features]
+        """What the head sees with the present `global_pool`, which is not ""."""
+        raise NotImplementedError
+
+    def _init_head(self, head: nn.Linear) -> None:
+        init_linear(head)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Draws the weights of a linear layer as vision transformers do; for `nn.Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def rising(rate: float, count: int) -> list[float]:
+    """`count` values from 0 to `rate`, for stochastic depth."""
+    return [rate * i / max(count - 1, 1) for i in range(count)]
+
+
+def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
+    """The output of a block; with `recompute`, the backward computes its activations anew instead of keeping them."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
