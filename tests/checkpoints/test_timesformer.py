@@ -92,7 +92,7 @@ def test_image_weights_fill_every_step(attention_type: str) -> None:
     report = load_checkpoint(model, weights)
     assert set(report.loaded) == set(model.state_dict())
     for index, block in enumerate(model.blocks):
-        for step in block.steps:
+        for step in block.steps.values():
             for own, upstream in (("norm", "norm1"), ("attn.qkv", "attn.qkv"), ("attn.proj", "attn.proj")):
                 for kind in ("weight", "bias"):
                     value = step.get_parameter(f"{own}.{kind}")
@@ -169,9 +169,9 @@ def test_places_of_no_square_are_not_corrected() -> None:
     ("given", "wanted", "message"),
     [
         ("divided", "joint", r"unexpected \(16\): blocks.0.temporal_"),
-        ("divided", "sparse", r"missing \(28\): blocks.0.steps.0.norm.weight"),
-        ("divided", "axial", r"missing \(28\): blocks.0.steps.1.norm.weight"),
-        ("joint", "divided", r"missing \(16\): blocks.0.steps.0.norm.weight"),
+        ("divided", "sparse", r"missing \(28\): blocks.0.steps.over_local.norm.weight"),
+        ("divided", "axial", r"missing \(28\): blocks.0.steps.over_width.norm.weight"),
+        ("joint", "divided", r"missing \(16\): blocks.0.steps.over_time.norm.weight"),
         ("joint", "space", r"unexpected \(1\): time_embed"),
         ("space", "joint", r"missing \(1\): time_embed"),
     ],
@@ -184,6 +184,11 @@ def test_another_scheme_is_refused(given: str, wanted: str, message: str) -> Non
         load_checkpoint(model, weights)
     assert re.search(message, str(caught.value))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_own_weights_of_another_scheme_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"missing \(28\): blocks.0.steps.over_local.norm.weight"):
+        load_checkpoint(new_model("sparse"), new_model("divided").state_dict())
 
 
 def test_head_of_other_classes_names_the_remedies() -> None:

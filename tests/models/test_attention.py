@@ -121,7 +121,7 @@ def test_gradients_go_through_the_weights_with_checkpointing_as_without() -> Non
         logits, steps = model(clip, return_attention=True)
         assert model.grad_checkpointing is checkpointing
         loss = logits.sum() + sum(step.weights.groups.square().sum() for step in steps)
-        grads.append(torch.autograd.grad(loss, [model.blocks[0].steps[0].attn.qkv.weight])[0])
+        grads.append(torch.autograd.grad(loss, [model.blocks[0].steps["over_time"].attn.qkv.weight])[0])
     assert grads[0].any()
     assert torch.equal(*grads)
 

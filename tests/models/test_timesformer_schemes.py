@@ -72,7 +72,7 @@ def block(
         return F.layer_norm(x, x.shape[-1:], weights["norm.weight"], weights["norm.bias"], 1e-6)
 
     for index, scheme in enumerate(schemes):
-        step = part(f"steps.{index}.")
+        step = part(f"steps.over_{scheme}.")
         branch = attention(norm(x, step), grid, scheme, step)
         if index < len(schemes) - 1:
             branch = F.linear(branch, step["fc.weight"], step["fc.bias"])
@@ -135,7 +135,7 @@ def test_new_steps_leave_the_grid_as_it_is() -> None:
     """The layer behind a branch starts at zero in every block, so that an image's weights start as they were."""
     model = small_timesformer(attention_type="divided")
     for module in model.blocks:
-        torch.nn.init.zeros_(module.steps[0].fc.weight)
-        torch.nn.init.zeros_(module.steps[0].fc.bias)
+        torch.nn.init.zeros_(module.steps["over_time"].fc.weight)
+        torch.nn.init.zeros_(module.steps["over_time"].fc.bias)
     x = torch.randn(2, 1 + 3 * 2 * 2, 48)
-    assert torch.equal(model.blocks[0].steps[0](x, (3, 2, 2)), x)
+    assert torch.equal(model.blocks[0].steps["over_time"](x, (3, 2, 2)), x)

@@ -23,9 +23,9 @@ def block_rules(
     """
     schemes: tuple[str, ...] = getattr(model, "schemes", ())
     rules: list[Rule] = [(rf"{blocks}\.(\d+)\.{name}", rf"blocks.\1.{own}") for name, own in rest.items()]
-    for index, scheme in enumerate(schemes):
+    for scheme in schemes:
         names = time if scheme == "time" else frame if scheme in ("space", "joint") else {}
-        rules += [(rf"{blocks}\.(\d+)\.{name}", rf"blocks.\1.steps.{index}.{own}") for name, own in names.items()]
+        rules += [(rf"{blocks}\.(\d+)\.{name}", rf"blocks.\1.steps.over_{scheme}.{own}") for name, own in names.items()]
     return rules
 
 

@@ -10,16 +10,24 @@ from vtfast.layers.rotary import axial_scales, frame_frequencies
 
 NAME = "timesformer-pytorch"
 
-_STEPS = r"layers\.(\d+)\.([01])\."
 _MLP = r"layers\.(\d+)\.2\."
+
+
+def _step_rules(index: int, scheme: str) -> list[Rule]:
+    theirs, own = rf"layers\.(\d+)\.{index}\.", rf"blocks.\1.steps.over_{scheme}."
+    return [
+        (theirs + r"norm\.", own + "norm."),
+        (theirs + r"fn\.(?:fn\.)?to_qkv\.", own + "attn.qkv."),
+        (theirs + r"fn\.(?:fn\.)?to_out\.0\.", own + "attn.proj."),
+    ]
+
 
 _RULES: list[Rule] = [
     (r"(frame_rot_emb|image_rot_emb)\.", None),
     (r"to_patch_embedding\.", "patch_embed.proj."),
     (r"pos_emb\.weight$", "pos_embed"),
-    (_STEPS + r"norm\.", r"blocks.\1.steps.\2.norm."),
-    (_STEPS + r"fn\.(?:fn\.)?to_qkv\.", r"blocks.\1.steps.\2.attn.qkv."),
-    (_STEPS + r"fn\.(?:fn\.)?to_out\.0\.", r"blocks.\1.steps.\2.attn.proj."),
+    *_step_rules(0, "time"),
+    *_step_rules(1, "space"),
     (_MLP + r"norm\.", r"blocks.\1.norm."),
     (_MLP + r"fn\.(?:fn\.)?net\.0\.", r"blocks.\1.mlp.fc1."),
     (_MLP + r"fn\.(?:fn\.)?net\.3\.", r"blocks.\1.mlp.fc2."),

@@ -30,7 +30,7 @@ def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     """Renames and copies; `model` keeps its own head if its classes are others than the image model's."""
     own = model.state_dict()
     inflated = _copied_to_steps(rename(state_dict, _RULES), getattr(model, "schemes", ()))
-    kept = r"time_embed$|blocks\.\d+\.steps\.\d+\.fc\."
+    kept = r"time_embed$|blocks\.\d+\.steps\.\w+\.fc\."
     head = inflated.get("head.weight")
     if head is None or "head.weight" not in own or own["head.weight"].shape != head.shape:
         inflated = {name: value for name, value in inflated.items() if not name.startswith("head.")}
@@ -46,7 +46,7 @@ def _copied_to_steps(state_dict: Mapping[str, Tensor], schemes: Sequence[str]) -
         match = re.match(r"(blocks\.\d+\.)(norm1|attn)\.", name)
         if match and schemes:
             rest = ("norm." if match[2] == "norm1" else "attn.") + name[match.end() :]
-            copied |= {f"{match[1]}steps.{step}.{rest}": value for step in range(len(schemes))}
+            copied |= {f"{match[1]}steps.over_{scheme}.{rest}": value for scheme in schemes}
         else:
             copied[name] = value
     return copied

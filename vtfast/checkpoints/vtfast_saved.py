@@ -12,7 +12,7 @@ NAME = "vtfast"
 
 def recognises(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether the names are those of a model or a `FeatureExtractor` of vtfast."""
-    beginnings = ("stages.0.blocks.0.", "blocks.0.steps.0.")
+    beginnings = ("stages.0.blocks.0.", "blocks.0.steps.")
     return any(name.removeprefix("model.").startswith(beginnings) for name in state_dict)
 
 

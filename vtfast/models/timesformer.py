@@ -103,11 +103,12 @@ class Block(nn.Module):
         **attention: Any,
     ) -> None:
         super().__init__()
-        last = len(schemes) - 1
-        self.steps = nn.ModuleList(
-            Step(dim, num_heads, scheme, i == last, drop_path_rate, dropout=dropout, **attention)
-            for i, scheme in enumerate(schemes)
-        )
+        # By name, so that no scheme takes the weights of another; "global" alone would be a keyword in traced code.
+        self.steps = nn.ModuleDict()
+        for scheme in schemes:
+            last = scheme == schemes[-1]
+            step = Step(dim, num_heads, scheme, last, drop_path_rate, dropout=dropout, **attention)
+            self.steps[f"over_{scheme}"] = step
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout)
         self.drop_path = StochasticDepth(drop_path_rate)
@@ -117,7 +118,7 @@ class Block(nn.Module):
         x: Tensor,  # [B, 1 + T*H*W, C]
         grid: Triple,
     ) -> Tensor:  # [B, 1 + T*H*W, C]
-        for step in self.steps:
+        for step in self.steps.values():
             x = step(x, grid)
         return add_branch(x, self.mlp, self.norm(x), self.drop_path)
 

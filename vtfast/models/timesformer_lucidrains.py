@@ -60,8 +60,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.shift = shift
-        self.steps = nn.ModuleList(
-            Step(dim, num_heads, scheme, shift, head_dim, dropout) for scheme in ("time", "space")
+        self.steps = nn.ModuleDict(
+            {f"over_{scheme}": Step(dim, num_heads, scheme, shift, head_dim, dropout) for scheme in ("time", "space")}
         )
         self.norm = nn.LayerNorm(dim)
         self.mlp = Geglu(dim, 4 * dim, mlp_dropout)
@@ -73,7 +73,7 @@ class Block(nn.Module):
         rotary: tuple[Rotary, Rotary],  # of time and of space
         mask: Tensor | None,  # [B, T], bool
     ) -> Tensor:  # [B, 1 + T*H*W, C]
-        for step, tables in zip(self.steps, rotary, strict=True):
+        for step, tables in zip(self.steps.values(), rotary, strict=True):
             x = step(x, grid, tables, mask)
         normed = self.norm(x)
         if self.shift:
