@@ -41,8 +41,8 @@ def divided_attention(
             and is attended to, in every group, and the mean over the groups is its result. "lucidrains": every group
             attends to it, and it attends once to all tokens.
         frame_mask: True where a frame is part of the clip. Other frames are not attended to in "time" and "joint" and
-            by the prefix; tokens of such a frame still attend, in "space" to their own frame. Only for the schemes
-            "time", "space" and "joint".
+            by the prefix, but what they hold must be finite; tokens of such a frame still attend, in "space" to
+            their own frame. Only for the schemes "time", "space" and "joint".
         rotary: tables for `rotary_embedding`, applied to q and k of the grid's tokens. With the semantics
             "lucidrains" the prefix attends to keys that are not rotated.
         scale: factor of the scores; head_dim ** -0.5 if None.
