@@ -49,12 +49,14 @@ class _Mlp(nn.Module):
 class _Block(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.steps = nn.ModuleList([_Step(dim, num_heads, last=False), _Step(dim, num_heads, last=True)])
+        self.steps = nn.ModuleDict(
+            {"over_time": _Step(dim, num_heads, last=False), "over_space": _Step(dim, num_heads, last=True)}
+        )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = _Mlp(dim)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:  # [B, 1 + H*W*T, C], time fastest
-        time, space = self.steps
+        time, space = self.steps.values()
         cls, x = x[:, :1], x[:, 1:]
         batch = x.shape[0]
         places = rearrange(x, "b (s t) c -> (b s) t c", t=frames)

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vtfast.layers.linear import can_fuse, fused_linear, wants_gradient
+from vtfast.layers.linear import fused_linear
+from vtfast.layers.mlp import Mlp
 from vtfast.layers.row_slices import by_row_slices, row_slices, sum_of_slices
 
 
-class Geglu(nn.Module):
+class Geglu(Mlp):
     """Computes fc2(a * GELU(b)) with (a, b) the halves of fc1(x), and adds a residual if given.
 
     On a CPU the hidden layer exists only for a slice of the tokens at a time, as in `Mlp`. Training keeps a and b, and
@@ -27,28 +28,22 @@ class Geglu(nn.Module):
     """
 
     def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(dim, hidden_dim, dropout)
         self.fc1 = nn.Linear(dim, 2 * hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.dropout = dropout
 
-    def forward(
+    def _infer(self, *tensors: Tensor | None) -> Tensor:
+        return _geglu(*tensors)  # type: ignore[arg-type]
+
+    def _train(self, *tensors: Tensor | None) -> Tensor:
+        return _TrainedGeglu.apply(*tensors)
+
+    def _compose(
         self,
         x: Tensor,  # [..., C]
-        residual: Tensor | None = None,  # [..., C]
     ) -> Tensor:  # [..., C]
-        layers = (self.fc1, self.fc2)
-        drops = self.training and self.dropout > 0.0
-        if not drops and can_fuse(x, *layers, residual=residual):
-            parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
-            if not wants_gradient(x, *layers, residual=residual):
-                return _geglu(x, residual, *parameters)
-            if all(parameter.requires_grad for parameter in parameters):
-                return _TrainedGeglu.apply(x, residual, *parameters)
         value, gate = self.fc1(x).chunk(2, dim=-1)
-        hidden = F.dropout(value * F.gelu(gate), self.dropout, self.training)
-        out = self.fc2(hidden)
-        return out if residual is None else out + residual
+        out: Tensor = self.fc2(F.dropout(value * F.gelu(gate), self.dropout, self.training))
+        return out
 
 
 def _geglu(

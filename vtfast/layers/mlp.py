@@ -39,12 +39,25 @@ class Mlp(nn.Module):
         if not drops and can_fuse(x, *layers, residual=residual):
             parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
             if not wants_gradient(x, *layers, residual=residual):
-                return _mlp(x, residual, *parameters)
+                return self._infer(x, residual, *parameters)
             if all(parameter.requires_grad for parameter in parameters):
-                return _TrainedMlp.apply(x, residual, *parameters)
-        hidden = F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
-        out = F.dropout(self.fc2(hidden), self.dropout, self.training)
+                return self._train(x, residual, *parameters)
+        out = self._compose(x)
         return out if residual is None else out + residual
+
+    def _infer(self, *tensors: Tensor | None) -> Tensor:
+        return _mlp(*tensors)  # type: ignore[arg-type]
+
+    def _train(self, *tensors: Tensor | None) -> Tensor:
+        return _TrainedMlp.apply(*tensors)
+
+    def _compose(
+        self,
+        x: Tensor,  # [..., C]
+    ) -> Tensor:  # [..., C]
+        """The same of single operations of PyTorch, with dropout."""
+        hidden = F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
+        return F.dropout(self.fc2(hidden), self.dropout, self.training)
 
 
 def _mlp(
