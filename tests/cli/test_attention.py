@@ -33,7 +33,7 @@ def looking_for_light(**config: Any) -> TimeSformer:
         # Light patches are (1, -1, 0, ...), dark ones (-1, 1, 0, ...), up to a factor that the norms take away.
         model.patch_embed.proj.weight[0], model.patch_embed.proj.weight[1] = 1e-2, -1e-2
         for block in model.blocks:
-            for step in block.steps:
+            for step in block.steps.values():
                 step.norm.weight.fill_(1)
                 step.attn.qkv.bias[0] = 8  # any query
                 step.attn.qkv.weight[8, 0] = 1  # keys
