@@ -1,4 +1,5 @@
-// Token grid -> groups -> token offsets. The one place where shift, padding, dilation and prefix tokens live.
+// Token grid -> groups, pooling windows, relative positions -> token offsets. The one place where shift, padding,
+// dilation, stride and prefix tokens live.
 //
 // `Index` is the integer of sizes and positions, `Divisor` that of sizes which others are divided by: processors whose
 // division is slow bring a type of their own that behaves as an `Index` does.
@@ -108,6 +109,69 @@ struct BiasGeometry {
   // Row of the table for an offset (query minus key) along each axis.
   VTFAST_HOST_DEVICE int64_t row(int64_t dt, int64_t dh, int64_t dw) const {
     return ((dt + window[0] - 1) * (2 * window[1] - 1) + dh + window[1] - 1) * (2 * window[2] - 1) + dw + window[2] - 1;
+  }
+};
+
+// One axis of a grid that is pooled by windows of `kernel` tokens, `stride` apart, with kernel / 2 tokens of padding at
+// both ends.
+struct PoolAxis {
+  int64_t size;
+  int64_t kernel;
+  int64_t stride;
+  int64_t pooled;  // windows; a division, kept out of the inner loops
+
+  static PoolAxis make(int64_t size, int64_t kernel, int64_t stride) {
+    return {size, kernel, stride, (size + 2 * (kernel / 2) - kernel) / stride + 1};
+  }
+
+  // The token under tap `tap` of a window, or one outside of [0, size) for padding.
+  VTFAST_HOST_DEVICE int64_t token(int64_t window, int64_t tap) const { return window * stride + tap - kernel / 2; }
+
+  // The taps [first, last) of a window that are no padding.
+  VTFAST_HOST_DEVICE int64_t first_tap(int64_t window) const {
+    const int64_t outside = kernel / 2 - window * stride;
+    return outside > 0 ? outside : 0;
+  }
+  VTFAST_HOST_DEVICE int64_t last_tap(int64_t window) const {
+    const int64_t left = size - token(window, 0);
+    return left < kernel ? left : kernel;
+  }
+
+  // The windows [first, last) that hold a token.
+  VTFAST_HOST_DEVICE int64_t first_window(int64_t token) const {
+    const int64_t past = token + kernel / 2 - kernel + stride;
+    return past > 0 ? past / stride : 0;
+  }
+  VTFAST_HOST_DEVICE int64_t last_window(int64_t token) const {
+    const int64_t last = (token + kernel / 2) / stride + 1;
+    return last < pooled ? last : pooled;
+  }
+};
+
+// One axis of the grids of queries and keys, and which row of a table of relative positions a pair of them has along it.
+struct RelativeAxis {
+  int64_t q_size;
+  int64_t k_size;
+  float q_step;  // of the finer grid's tokens to one of this grid's
+  float k_step;
+  float origin;  // makes the smallest distance 0
+
+  static RelativeAxis make(int64_t q_size, int64_t k_size) {
+    const double q_step = q_size < k_size ? static_cast<double>(k_size) / q_size : 1.0;
+    const double k_step = k_size < q_size ? static_cast<double>(q_size) / k_size : 1.0;
+    return {q_size, k_size, static_cast<float>(q_step), static_cast<float>(k_step),
+            static_cast<float>((k_size - 1) * k_step)};
+  }
+
+  VTFAST_HOST_DEVICE int64_t num_rows() const { return 2 * (q_size > k_size ? q_size : k_size) - 1; }
+
+  // The rounding of every step to float is part of the published weights: computed in double and rounded, so that no
+  // compiler fuses two steps into one.
+  VTFAST_HOST_DEVICE int64_t row(int64_t q, int64_t k) const {
+    const float queries = static_cast<float>(static_cast<double>(q) * q_step);
+    const float keys = static_cast<float>(static_cast<double>(k) * k_step);
+    const float distance = static_cast<float>(static_cast<double>(queries) - keys);
+    return static_cast<int64_t>(static_cast<float>(static_cast<double>(distance) + origin));
   }
 };
 

@@ -16,6 +16,13 @@ import torch
 
 __all__ = ["build_info", "cpu_instruction_set", "extension", "why_unavailable"]
 
+# The parameters of the pools of q, k and v, and how all three are pooled.
+_QKV_POOLS = ", ".join(
+    [f"Tensor? {part}_{name}" for part in "qkv" for name in ("weight", "norm_weight", "norm_bias")]
+    + ["SymInt[3] grid", "SymInt num_heads", "SymInt num_prefix", "int[] modes", "SymInt[] kernels"]
+    + ["SymInt[] strides", "float eps"]
+)
+
 _SCHEMAS = (
     "grid_attention(Tensor qkv, Tensor? bias_table, Tensor? pad_qkv, Tensor? key_mask, SymInt[3] grid,"
     " SymInt num_heads, SymInt[3] block, SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window,"
@@ -25,6 +32,20 @@ _SCHEMAS = (
     " Tensor lse, Tensor prefix_lse, SymInt[3] grid, SymInt num_heads, SymInt[3] block,"
     " SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window, bool bias_by_window, bool pad_keys,"
     " SymInt num_prefix, bool prefix_keys, int prefix_queries, float scale) -> (Tensor, Tensor, Tensor)",
+    "pool_tokens(Tensor x, Tensor? weight, Tensor? norm_weight, Tensor? norm_bias, SymInt[3] grid, SymInt num_heads,"
+    " SymInt num_prefix, int mode, SymInt[3] kernel, SymInt[3] stride, float eps) -> Tensor",
+    "pool_tokens_backward(Tensor grad_out, Tensor x, Tensor? weight, Tensor? norm_weight, Tensor? norm_bias,"
+    " SymInt[3] grid, SymInt num_heads, SymInt num_prefix, int mode, SymInt[3] kernel, SymInt[3] stride, float eps)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    f"pool_qkv(Tensor qkv, {_QKV_POOLS}) -> (Tensor, Tensor, Tensor)",
+    f"pool_qkv_backward(Tensor d_q, Tensor d_k, Tensor d_v, Tensor qkv, {_QKV_POOLS})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "pooling_attention(Tensor q, Tensor k, Tensor v, Tensor? rel_pos_t, Tensor? rel_pos_h, Tensor? rel_pos_w,"
+    " SymInt[3] q_grid, SymInt[3] k_grid, SymInt num_heads, SymInt num_prefix, bool residual, bool residual_prefix,"
+    " float scale) -> (Tensor, Tensor)",
+    "pooling_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? rel_pos_t, Tensor? rel_pos_h,"
+    " Tensor? rel_pos_w, Tensor lse, SymInt[3] q_grid, SymInt[3] k_grid, SymInt num_heads, SymInt num_prefix,"
+    " bool residual, bool residual_prefix, float scale) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "rotary_embedding(Tensor qkv, Tensor cos, Tensor sin, SymInt[3] grid, SymInt num_heads, SymInt num_prefix,"
     " bool transpose) -> Tensor",
 )

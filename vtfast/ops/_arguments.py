@@ -38,11 +38,22 @@ def check_same_device(tensor: Tensor, name: str, other: Tensor, other_name: str)
         raise ValueError(f"{name} must be on the device of {other_name}, {other.device}, got {tensor.device}")
 
 
+def check_tokens(x: Tensor, name: str, grid: Triple, num_heads: int, num_prefix: int) -> None:
+    """Raises TypeError or ValueError unless `x` is [B, P + T*H*W, num_heads * head_dim]."""
+    check_float_tensor(x, name)
+    _check_num_prefix(num_prefix)
+    shape, tokens = tuple(x.shape), num_prefix + grid[0] * grid[1] * grid[2]
+    if x.dim() != 3 or shape[1] != tokens:
+        raise ValueError(f"{name} must be [B, {tokens}, C] (num_prefix + T*H*W tokens), got shape {shape}")
+    _check_num_heads(num_heads)
+    if shape[-1] == 0 or shape[-1] % num_heads:
+        raise ValueError(f"num_heads must divide C, the last dimension {shape[-1]} of {name}, got {num_heads}")
+
+
 def check_packed(qkv: Tensor, grid: Triple, num_heads: int, num_prefix: int) -> None:
     """Raises TypeError or ValueError unless `qkv` is [B, P + T*H*W, 3*C] or, without prefix, [B, T, H, W, 3*C]."""
     check_float_tensor(qkv, "qkv")
-    if isinstance(num_prefix, bool) or not isinstance(num_prefix, int) or num_prefix < 0:
-        raise ValueError(f"num_prefix must be an int of at least 0, got {num_prefix!r}")
+    _check_num_prefix(num_prefix)
     shape, tokens = tuple(qkv.shape), grid[0] * grid[1] * grid[2]
     if qkv.dim() == 5 and num_prefix == 0:
         if shape[1:4] != grid:
@@ -50,10 +61,19 @@ def check_packed(qkv: Tensor, grid: Triple, num_heads: int, num_prefix: int) -> 
     elif qkv.dim() != 3 or shape[1] != num_prefix + tokens:
         layout = f"[B, {num_prefix + tokens}, 3*C] (num_prefix + T*H*W tokens)"
         raise ValueError(f"qkv must be {layout}{'' if num_prefix else ' or [B, T, H, W, 3*C]'}, got shape {shape}")
-    if isinstance(num_heads, bool) or not isinstance(num_heads, int) or num_heads < 1:
-        raise ValueError(f"num_heads must be an int of at least 1, got {num_heads!r}")
+    _check_num_heads(num_heads)
     if shape[-1] == 0 or shape[-1] % (3 * num_heads):
         raise ValueError(f"num_heads must divide C, a third of qkv's last dimension {shape[-1]}, got {num_heads}")
+
+
+def _check_num_prefix(num_prefix: int) -> None:
+    if isinstance(num_prefix, bool) or not isinstance(num_prefix, int) or num_prefix < 0:
+        raise ValueError(f"num_prefix must be an int of at least 0, got {num_prefix!r}")
+
+
+def _check_num_heads(num_heads: int) -> None:
+    if isinstance(num_heads, bool) or not isinstance(num_heads, int) or num_heads < 1:
+        raise ValueError(f"num_heads must be an int of at least 1, got {num_heads!r}")
 
 
 def autocast(tensor: Tensor) -> Tensor:

@@ -2,6 +2,21 @@
 
 from vtfast.reference.attention_weights import AttentionWeights, attention_weights
 from vtfast.reference.grid_attention import grid_attention, relative_position_bias
+from vtfast.reference.pool_tokens import TokenPool, pool_qkv, pool_tokens, pooled_grid
+from vtfast.reference.pooling_attention import decomposed_bias, pooling_attention, relative_rows
 from vtfast.reference.rotary_embedding import rotary_embedding
 
-__all__ = ["AttentionWeights", "attention_weights", "grid_attention", "relative_position_bias", "rotary_embedding"]
+__all__ = [
+    "AttentionWeights",
+    "TokenPool",
+    "attention_weights",
+    "decomposed_bias",
+    "grid_attention",
+    "pool_qkv",
+    "pool_tokens",
+    "pooled_grid",
+    "pooling_attention",
+    "relative_position_bias",
+    "relative_rows",
+    "rotary_embedding",
+]
