@@ -1,6 +1,7 @@
 """Attention of pooled queries on pooled keys, in plain PyTorch: the specification of `vtfast.ops.pooling_attention`.
 
-Source: Li et al., "MViTv2: Improved Multiscale Vision Transformers for Classification and Detection", 2022, section 4.1.
+Source: Li et al., "MViTv2: Improved Multiscale Vision Transformers for Classification and Detection", 2022, section
+4.1.
 """
 
 import torch
