@@ -148,7 +148,8 @@ struct PoolAxis {
   }
 };
 
-// One axis of the grids of queries and keys, and which row of a table of relative positions a pair of them has along it.
+// One axis of the grids of queries and keys, and which row of a table of relative positions a pair of them has along
+// it.
 struct RelativeAxis {
   int64_t q_size;
   int64_t k_size;
