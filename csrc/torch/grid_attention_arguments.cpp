@@ -3,12 +3,6 @@
 #include <torch/headeronly/util/Exception.h>
 
 namespace vtfast {
-namespace {
-
-const void* address(const std::optional<Tensor>& tensor) { return tensor ? tensor->const_data_ptr() : nullptr; }
-
-}  // namespace
-
 GridAttentionParams describe(GridAttentionInputs& inputs, const GridAttentionSettings& settings, size_t alignment) {
   auto& [qkv, bias_table, pad_qkv, key_mask] = inputs;
   qkv = as_kernel_input(qkv, alignment);

@@ -28,9 +28,19 @@ Tensor as_kernel_input(const Tensor& tensor, size_t alignment) {
   return aligned ? whole : torch::stable::clone(whole);
 }
 
+Tensor as_token_input(const Tensor& tensor, const char* name, size_t alignment) {
+  STD_TORCH_CHECK(tensor.dim() == 3, name, " must have 3 dimensions, got ", tensor.dim());
+  const int64_t size = tensor.element_size();
+  bool fits = tensor.stride(2) == 1 && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % alignment == 0;
+  for (int64_t axis : {0, 1}) fits = fits && tensor.stride(axis) * size % alignment == 0;
+  return fits ? tensor : as_kernel_input(tensor, alignment);
+}
+
+TokenRows token_rows(const Tensor& tensor) { return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1)}; }
+
 void check_tensor(const Tensor& tensor, const char* name, const Tensor& on_device_of, ScalarType type,
                   std::initializer_list<int64_t> shape) {
-  STD_TORCH_CHECK(tensor.device() == on_device_of.device(), name, " must be on the device of qkv");
+  STD_TORCH_CHECK(tensor.device() == on_device_of.device(), name, " must be on the device of the tokens");
   STD_TORCH_CHECK(tensor.scalar_type() == type, name, " has the wrong dtype");
   STD_TORCH_CHECK(tensor.dim() == static_cast<int64_t>(shape.size()), name, " must have ", shape.size(),
                   " dimensions, got ", tensor.dim());
@@ -44,6 +54,12 @@ void check_tensor(const Tensor& tensor, const char* name, const Tensor& on_devic
 
 Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, std::optional<ScalarType> type) {
   return torch::stable::new_empty(like, shape, type);
+}
+
+const void* address(const std::optional<Tensor>& tensor) { return tensor ? tensor->const_data_ptr() : nullptr; }
+
+Tensor empty_gradient(const std::optional<Tensor>& input, const Tensor& like) {
+  return input ? torch::stable::new_empty(*input, input->sizes()) : empty(like, {0});
 }
 
 }  // namespace vtfast

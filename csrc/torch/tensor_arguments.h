@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data_type.h"
+#include "token_rows.h"
 
 namespace vtfast {
 
@@ -24,10 +25,22 @@ ScalarType acc_type(DataType type);
 // The tensor in one piece, starting at a multiple of `alignment` bytes: itself if it is so, else a copy.
 Tensor as_kernel_input(const Tensor& tensor, size_t alignment);
 
+// The same for tokens [B, N, C], whose batches and tokens may lie apart, each at a multiple of `alignment` bytes.
+Tensor as_token_input(const Tensor& tensor, const char* name, size_t alignment);
+
+// Of such a tensor.
+TokenRows token_rows(const Tensor& tensor);
+
 void check_tensor(const Tensor& tensor, const char* name, const Tensor& on_device_of, ScalarType type,
                   std::initializer_list<int64_t> shape);
 
 // A new tensor on the device of `like`, and of its dtype if no other is given.
 Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, std::optional<ScalarType> type = std::nullopt);
+
+// The address of what may be left out.
+const void* address(const std::optional<Tensor>& tensor);
+
+// What a backward returns for an input that may be left out: room for its gradient, or an empty tensor.
+Tensor empty_gradient(const std::optional<Tensor>& input, const Tensor& like);
 
 }  // namespace vtfast
