@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vtfast.checkpoints import (
+    mvit_image,
+    mvit_mmaction2,
+    mvit_pytorchvideo,
+    mvit_slowfast,
+    mvit_torchvision,
     swin_image,
     timesformer_huggingface,
     timesformer_lucidrains,
@@ -34,11 +39,17 @@ class Upstream(Protocol):
         """The same weights under the names and in the shapes of `model`, as far as they can be."""
 
 
+# In this order: image models have the names of video models, and MViT those of a ViT.
 UPSTREAMS: tuple[Upstream, ...] = (
     vtfast_saved,
     video_swin_torchvision,
     swin_image,
     video_swin_official,
+    mvit_image,
+    mvit_slowfast,
+    mvit_torchvision,
+    mvit_pytorchvideo,
+    mvit_mmaction2,
     timesformer_official,
     timesformer_huggingface,
     timesformer_mmaction2,
@@ -75,9 +86,11 @@ def load_checkpoint(
 
     The upstream is recognised by its names. For Video Swin: torchvision, the official repository, mmaction2, 2D image
     Swin (official, timm, torchvision; inflated to 3D). For TimeSformer: the official repository, Hugging Face,
-    mmaction2, timesformer-pytorch, 2D image ViT (timm; inflated). And models saved by vtfast itself. Positions that a
-    TimeSformer learned at another size are resized, see its `position_resize`. A model without a head
-    (`num_classes=0`, `features_only`) takes the weights of the body and leaves those of the head.
+    mmaction2, timesformer-pytorch, 2D image ViT (timm; inflated). For MViT: SlowFast, torchvision, PyTorchVideo,
+    mmaction2, 2D image MViT (SlowFast, facebookresearch/mvit, PyTorchVideo; inflated). And models saved by vtfast
+    itself. Positions that a TimeSformer learned at another size are resized, see its `position_resize`; those of an
+    MViT and its relative positions are resized as SlowFast does. A model without a head (`num_classes=0`,
+    `features_only`) takes the weights of the body and leaves those of the head.
 
     Args:
         model: a model of `create_model`.

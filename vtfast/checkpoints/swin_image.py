@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtfast.checkpoints.inflation import with_own_head
 from vtfast.checkpoints.renaming import Rule, rename
 from vtfast.checkpoints.video_swin_torchvision import features_rules
 
@@ -31,11 +32,7 @@ def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     own = model.state_dict()
     renamed = rename(state_dict, _DROPPED + _rules(state_dict))
     inflated = {name: _inflate(name, value, own, model) for name, value in renamed.items()}
-    head = inflated.get("head.weight")
-    if head is None or "head.weight" not in own or own["head.weight"].shape != head.shape:
-        inflated = {name: value for name, value in inflated.items() if not name.startswith("head.")}
-        inflated |= {name: value for name, value in own.items() if name.startswith("head.")}
-    return inflated
+    return with_own_head(inflated, own)
 
 
 def _rules(state_dict: Mapping[str, Tensor]) -> list[Rule]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from vtfast.checkpoints.inflation import with_own_head
 from vtfast.checkpoints.renaming import Rule, rename
 from vtfast.checkpoints.timesformer_layout import fit_sizes
 
@@ -31,12 +32,8 @@ def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     own = model.state_dict()
     inflated = _copied_to_steps(rename(state_dict, _RULES), getattr(model, "schemes", ()))
     kept = r"time_embed$|blocks\.\d+\.steps\.\w+\.fc\."
-    head = inflated.get("head.weight")
-    if head is None or "head.weight" not in own or own["head.weight"].shape != head.shape:
-        inflated = {name: value for name, value in inflated.items() if not name.startswith("head.")}
-        kept += r"|head\."
     inflated |= {name: value for name, value in own.items() if re.match(kept, name)}
-    return fit_sizes(inflated, model)
+    return fit_sizes(with_own_head(inflated, own), model)
 
 
 def _copied_to_steps(state_dict: Mapping[str, Tensor], schemes: Sequence[str]) -> dict[str, Tensor]:

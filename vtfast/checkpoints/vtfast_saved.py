@@ -1,21 +1,27 @@
 """State dicts that vtfast's own models saved."""
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from vtfast.checkpoints import mvit_layout, timesformer_layout
 from vtfast.checkpoints.renaming import rename
-from vtfast.checkpoints.timesformer_layout import fit_positions
 
 NAME = "vtfast"
+
+_OWN_NAMES = re.compile(r"stages\.0\.blocks\.0\.|blocks\.0\.steps\.|blocks\.\d+\.attn\.pool_[qkv]\.norm\.")
 
 
 def recognises(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether the names are those of a model or a `FeatureExtractor` of vtfast."""
-    beginnings = ("stages.0.blocks.0.", "blocks.0.steps.")
-    return any(name.removeprefix("model.").startswith(beginnings) for name in state_dict)
+    names = {name.removeprefix("model.") for name in state_dict}
+    # Without norms behind its poolings an MViT only differs from the authors' in its head.
+    is_mvit = "head.weight" in names and mvit_layout.has_pooling_attention(names)
+    return is_mvit or any(_OWN_NAMES.match(name) for name in names)
 
 
 def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The same weights without the prefix of `FeatureExtractor`, positions of another size resized."""
-    return fit_positions(rename(state_dict, [(r"model\.", "")]), model)
+    names = rename(state_dict, [(r"model\.", "")])
+    return mvit_layout.fit_positions(timesformer_layout.fit_positions(names, model), model)
