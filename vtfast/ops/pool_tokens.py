@@ -110,7 +110,6 @@ def reasons_against(x: Tensor, head_dim: int) -> list[str]:
     """Why the compiled kernels cannot take this input."""
     missing = _library.why_unavailable(x.device)
     reasons = [missing] if missing else []
-    reasons.append("its kernels are being written")
     if x.device.type == "cuda":
         if x.dtype == torch.float64:
             reasons.append("float64 has no kernel on CUDA")

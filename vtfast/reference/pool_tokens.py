@@ -3,6 +3,7 @@
 Source: Fan et al., "Multiscale Vision Transformers", 2021, section 3.1.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -49,11 +50,11 @@ def pool_tokens(
     prefix, tokens = heads[:, :num_prefix], heads[:, num_prefix:]
     volume = rearrange(tokens, "b (t h w) d -> b d t h w", t=grid[0], h=grid[1], w=grid[2])
     padding = [k // 2 for k in kernel]
-    if mode == "conv":
-        assert weight is not None
+    if mode != "max":
+        if weight is None:
+            # avg_pool3d knows neither bfloat16 on CPUs nor windows that only the padding makes fit.
+            weight = volume.new_full((volume.shape[1], 1, *kernel), 1 / prod(kernel))
         pooled = F.conv3d(volume, weight.to(x.dtype), None, stride, padding, groups=volume.shape[1])
-    elif mode == "avg":
-        pooled = F.avg_pool3d(volume, kernel, stride, padding)
     else:
         pooled = F.max_pool3d(volume, kernel, stride, padding)
     out = torch.cat([prefix, rearrange(pooled, "b d t h w -> b (t h w) d")], dim=1)
