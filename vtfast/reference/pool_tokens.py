@@ -48,7 +48,8 @@ def pool_tokens(
     """Same arguments, same result, as `vtfast.ops.pool_tokens`."""
     heads = rearrange(x, "b n (h d) -> (b h) n d", h=num_heads)
     prefix, tokens = heads[:, :num_prefix], heads[:, num_prefix:]
-    volume = rearrange(tokens, "b (t h w) d -> b d t h w", t=grid[0], h=grid[1], w=grid[2])
+    # In any other layout torch 2.13 leaves parts of a bfloat16 weight's gradient unwritten on CPUs.
+    volume = rearrange(tokens, "b (t h w) d -> b d t h w", t=grid[0], h=grid[1], w=grid[2]).contiguous()
     padding = [k // 2 for k in kernel]
     if mode != "max":
         if weight is None:
