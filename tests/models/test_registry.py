@@ -9,7 +9,7 @@ from vtfast.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 def test_lists_by_pattern() -> None:
     assert list_models("swin3d_*") == ["swin3d_b", "swin3d_b_ssv2", "swin3d_l", "swin3d_s", "swin3d_t"]
-    assert list_models("*_t") == ["swin3d_t"]
+    assert list_models("*_t") == ["mvit_v2_t", "swin3d_t"]
     assert list_models("resnet*") == []
 
 

@@ -3,11 +3,14 @@
 from vtfast.layers.divided_attention import DividedAttention
 from vtfast.layers.geglu import Geglu
 from vtfast.layers.mlp import Mlp
+from vtfast.layers.overlapping_patch_embedding import OverlappingPatchEmbed3d
 from vtfast.layers.patch_embedding import PatchEmbed3d
 from vtfast.layers.patch_merging import PatchMerging
+from vtfast.layers.pooling_attention import PoolingAttention
 from vtfast.layers.residual import add_branch, residual_add
 from vtfast.layers.rotary import axial_rotary, frame_rotary
 from vtfast.layers.stochastic_depth import StochasticDepth
+from vtfast.layers.token_pooling import TokenPooling
 from vtfast.layers.token_shift import token_shift
 from vtfast.layers.window_attention import WindowAttention3d
 
@@ -15,9 +18,12 @@ __all__ = [
     "DividedAttention",
     "Geglu",
     "Mlp",
+    "OverlappingPatchEmbed3d",
     "PatchEmbed3d",
     "PatchMerging",
+    "PoolingAttention",
     "StochasticDepth",
+    "TokenPooling",
     "WindowAttention3d",
     "add_branch",
     "axial_rotary",

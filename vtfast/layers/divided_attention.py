@@ -5,7 +5,6 @@ Source: Bertasius et al., "Is Space-Time Attention All You Need for Video Unders
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtfast.layers.linear import linear
@@ -69,10 +68,7 @@ class DividedAttention(nn.Module):
     ) -> Tensor:  # [B, P + T*H*W, C], or [B, T*H*W, C] for the official "time"
         settings = self._settings(num_prefix=num_prefix, frame_mask=frame_mask, rotary=rotary)
         out = divided_attention(linear(x, self.qkv), grid, **settings)
-        if not self.training or self.dropout == 0.0:
-            return linear(out, self.proj, residual=residual)
-        out = F.dropout(self.proj(out), self.dropout)
-        return out if residual is None else out + residual
+        return linear(out, self.proj, dropout=self.dropout if self.training else 0.0, residual=residual)
 
     def attention_weights(
         self,

@@ -62,7 +62,7 @@ def _geglu(
         hidden = gated(x_rows, gate, value_weight, value_bias, "mul")
         return fused_linear(hidden, weight2, bias2, residual=residual_rows)
 
-    return by_row_slices(compute, x, x, residual)
+    return by_row_slices(compute, weight2.shape[0], x, residual)
 
 
 class _TrainedGeglu(torch.autograd.Function):
@@ -84,7 +84,7 @@ class _TrainedGeglu(torch.autograd.Function):
 
         pairs = fused_linear(x, weight1, bias1)
         ctx.save_for_backward(x, pairs, weight1, weight2)
-        return by_row_slices(compute, x, pairs, residual)
+        return by_row_slices(compute, weight2.shape[0], pairs, residual)
 
     @staticmethod
     @once_differentiable

@@ -24,14 +24,16 @@ def linear(
     layer: nn.Linear,  # C to C'
     *,
     activation: str = "none",
+    dropout: float = 0.0,
     residual: Tensor | None = None,  # [..., C']
 ) -> Tensor:  # [..., C']
-    """activation(layer(x)) + residual; fused where `can_fuse` says so and no gradient is wanted.
+    """dropout(activation(layer(x))) + residual; fused where `can_fuse` says so and no gradient is wanted.
 
     Args:
         x: input of the layer.
         layer: the linear layer.
         activation: "none" or "gelu" (the exact one, with erf).
+        dropout: probability of dropping a value; 0 outside training is the caller's business.
         residual: added to the result, if given.
 
     Raises:
@@ -39,12 +41,14 @@ def linear(
     """
     if activation not in ("none", "gelu"):
         raise ValueError(f"activation must be none or gelu, got {activation!r}")
-    fusible = activation == "none" or residual is None
+    fusible = dropout == 0.0 and (activation == "none" or residual is None)
     if fusible and can_fuse(x, layer, residual=residual) and not wants_gradient(x, layer, residual=residual):
         return fused_linear(x, layer.weight, layer.bias, activation, residual)
     out = layer(x)
     if activation == "gelu":
         out = F.gelu(out)
+    if dropout > 0.0:
+        out = F.dropout(out, dropout)
     return out if residual is None else out + residual
 
 

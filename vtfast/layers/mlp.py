@@ -18,22 +18,23 @@ class Mlp(nn.Module):
     stays in the caches. Training keeps what enters the GELU, and computes the GELU again in the backward.
 
     Args:
-        dim: channels of input and output.
+        dim: channels of the input.
         hidden_dim: channels between the layers.
         dropout: probability of dropping a value, in training.
+        dim_out: channels of the output; `dim` if None.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0, dim_out: int | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = nn.Linear(hidden_dim, dim if dim_out is None else dim_out)
         self.dropout = dropout
 
     def forward(
         self,
         x: Tensor,  # [..., C]
-        residual: Tensor | None = None,  # [..., C]
-    ) -> Tensor:  # [..., C]
+        residual: Tensor | None = None,  # [..., C']
+    ) -> Tensor:  # [..., C']
         layers = (self.fc1, self.fc2)
         drops = self.training and self.dropout > 0.0
         if not drops and can_fuse(x, *layers, residual=residual):
@@ -54,7 +55,7 @@ class Mlp(nn.Module):
     def _compose(
         self,
         x: Tensor,  # [..., C]
-    ) -> Tensor:  # [..., C]
+    ) -> Tensor:  # [..., C']
         """The same of single operations of PyTorch, with dropout."""
         hidden = F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
         return F.dropout(self.fc2(hidden), self.dropout, self.training)
@@ -62,17 +63,17 @@ class Mlp(nn.Module):
 
 def _mlp(
     x: Tensor,  # [..., C]
-    residual: Tensor | None,  # [..., C]
+    residual: Tensor | None,  # [..., C']
     weight1: Tensor,  # [hidden, C]
     bias1: Tensor,  # [hidden]
-    weight2: Tensor,  # [C, hidden]
-    bias2: Tensor,  # [C]
-) -> Tensor:  # [..., C]
+    weight2: Tensor,  # [C', hidden]
+    bias2: Tensor,  # [C']
+) -> Tensor:  # [..., C']
     def compute(x_rows: Tensor, residual_rows: Tensor | None) -> Tensor:
         hidden = fused_linear(x_rows, weight1, bias1, "gelu")
         return fused_linear(hidden, weight2, bias2, residual=residual_rows)
 
-    return by_row_slices(compute, x, x, residual)
+    return by_row_slices(compute, weight2.shape[0], x, residual)
 
 
 class _TrainedMlp(torch.autograd.Function):
@@ -82,24 +83,24 @@ class _TrainedMlp(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,  # [..., C]
-        residual: Tensor | None,  # [..., C]
+        residual: Tensor | None,  # [..., C']
         weight1: Tensor,  # [hidden, C]
         bias1: Tensor,  # [hidden]
-        weight2: Tensor,  # [C, hidden]
-        bias2: Tensor,  # [C]
-    ) -> Tensor:  # [..., C]
+        weight2: Tensor,  # [C', hidden]
+        bias2: Tensor,  # [C']
+    ) -> Tensor:  # [..., C']
         def compute(hidden_rows: Tensor, residual_rows: Tensor | None) -> Tensor:
             return fused_linear(F.gelu(hidden_rows), weight2, bias2, residual=residual_rows)
 
         hidden = fused_linear(x, weight1, bias1)
         ctx.save_for_backward(x, hidden, weight1, weight2)
-        return by_row_slices(compute, x, hidden, residual)
+        return by_row_slices(compute, weight2.shape[0], hidden, residual)
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any,
-        d_out: Tensor,  # [..., C]
+        d_out: Tensor,  # [..., C']
     ) -> tuple[Tensor | None, ...]:
         x, hidden, weight1, weight2 = ctx.saved_tensors
         d_out, d_x = d_out.contiguous(), torch.empty_like(x)

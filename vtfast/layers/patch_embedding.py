@@ -44,7 +44,7 @@ class PatchEmbed3d(nn.Module):
         self,
         clip: Tensor,  # [B, C, T, H, W]
     ) -> Tensor:  # [B, T', H', W', embed_dim]
-        self._check(clip)
+        check_clip(clip, self.in_channels)
         pt, ph, pw = self.patch_size
         missing = [-size % patch for size, patch in zip(clip.shape[2:], self.patch_size, strict=True)]
         if any(missing):
@@ -54,13 +54,15 @@ class PatchEmbed3d(nn.Module):
         patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)  # [B, T', H', W', C*pt*ph*pw]
         return self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
 
-    def _check(self, clip: Tensor) -> None:
-        if not isinstance(clip, Tensor):
-            raise TypeError(f"clip must be a tensor, got {type(clip).__name__}")
-        if not torch.is_floating_point(clip):
-            raise TypeError(f"clip must be floating point (scaled and normalised pixels), got {clip.dtype}")
-        shape = tuple(clip.shape)
-        if clip.dim() != 5 or shape[1] != self.in_channels:
-            raise ValueError(f"clip must be (B, C, T, H, W) with C = {self.in_channels}, got shape {shape}")
-        if 0 in shape[2:]:
-            raise ValueError(f"clip must have at least one frame and one pixel, got (T, H, W) = {shape[2:]}")
+
+def check_clip(clip: Tensor, in_channels: int) -> None:
+    """Raises TypeError or ValueError unless `clip` is (B, in_channels, T, H, W), of a floating type and not empty."""
+    if not isinstance(clip, Tensor):
+        raise TypeError(f"clip must be a tensor, got {type(clip).__name__}")
+    if not torch.is_floating_point(clip):
+        raise TypeError(f"clip must be floating point (scaled and normalised pixels), got {clip.dtype}")
+    shape = tuple(clip.shape)
+    if clip.dim() != 5 or shape[1] != in_channels:
+        raise ValueError(f"clip must be (B, C, T, H, W) with C = {in_channels}, got shape {shape}")
+    if 0 in shape[2:]:
+        raise ValueError(f"clip must have at least one frame and one pixel, got (T, H, W) = {shape[2:]}")

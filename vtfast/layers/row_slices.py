@@ -16,14 +16,15 @@ def row_slices(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:  # each
 
 def by_row_slices(
     compute: Callable[..., Tensor],
-    like: Tensor,  # [..., C]
-    *tensors: Tensor | None,  # each [..., C']
-) -> Tensor:  # [..., C]
-    """`compute` of each slice of rows, put together in the shape of `like`; not copied where one slice holds all."""
-    slices = list(row_slices(*tensors))
+    channels: int,
+    x: Tensor,  # [..., C]
+    *others: Tensor | None,  # each [..., C']
+) -> Tensor:  # [..., channels]
+    """`compute` of each slice of rows, put together again; not copied where one slice holds all."""
+    slices = list(row_slices(x, *others))
     if len(slices) == 1:
-        return compute(*slices[0]).view(like.shape)
-    out = torch.empty_like(like)
+        return compute(*slices[0]).view(*x.shape[:-1], channels)
+    out = x.new_empty(*x.shape[:-1], channels)
     for rows, (out_rows,) in zip(slices, row_slices(out), strict=True):
         out_rows.copy_(compute(*rows))
     return out

@@ -6,7 +6,6 @@ Source: Liu et al., "Video Swin Transformer", 2022, section 3.2.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtfast.layers.linear import linear
@@ -76,10 +75,7 @@ class WindowAttention3d(nn.Module):
             pad_qkv=self.qkv.bias,
             shrunk_bias=self.shrunk_window_bias,
         )
-        if not self.training or self.dropout == 0.0:
-            return linear(out, self.proj, residual=residual)
-        out = F.dropout(self.proj(out), self.dropout)
-        return out if residual is None else out + residual
+        return linear(out, self.proj, dropout=self.dropout if self.training else 0.0, residual=residual)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, window={self.window}, shift={self.shift}"

@@ -2,6 +2,19 @@
 
 from vtfast.models.attention import AttentionStep, record_attention
 from vtfast.models.features import FeatureExtractor
+from vtfast.models.mvit import MViT
+from vtfast.models.mvit_variants import (
+    mvit_v1_b,
+    mvit_v1_b_24,
+    mvit_v1_b_32x3,
+    mvit_v1_b_image,
+    mvit_v2_b,
+    mvit_v2_l,
+    mvit_v2_l_maskfeat,
+    mvit_v2_s,
+    mvit_v2_s_maskfeat,
+    mvit_v2_t,
+)
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import ModelConfig, create_model, list_models, model_config, register_model
 from vtfast.models.rollout import Rollout, rollout
@@ -12,6 +25,7 @@ from vtfast.models.video_swin import VideoSwin, swin3d_b, swin3d_b_ssv2, swin3d_
 __all__ = [
     "AttentionStep",
     "FeatureExtractor",
+    "MViT",
     "ModelConfig",
     "Preprocessing",
     "Rollout",
@@ -21,6 +35,16 @@ __all__ = [
     "create_model",
     "list_models",
     "model_config",
+    "mvit_v1_b",
+    "mvit_v1_b_24",
+    "mvit_v1_b_32x3",
+    "mvit_v1_b_image",
+    "mvit_v2_b",
+    "mvit_v2_l",
+    "mvit_v2_l_maskfeat",
+    "mvit_v2_s",
+    "mvit_v2_s_maskfeat",
+    "mvit_v2_t",
     "record_attention",
     "register_model",
     "rollout",

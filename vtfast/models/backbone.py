@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vtfast.layers import PatchEmbed3d
+from vtfast.layers import OverlappingPatchEmbed3d, PatchEmbed3d
 from vtfast.models.features import StageInfo, resolve_indices
 from vtfast.models.preprocessing import Preprocessing
 
@@ -19,14 +19,14 @@ class Backbone(nn.Module):
     drawn, and calls `_add_head` behind them. It gives `forward_features`, `forward_intermediates` and `_pool`.
     """
 
-    global_pools: ClassVar[tuple[str, ...]] = ("avg",)  # what `global_pool` may be; "" always
-    stages_name: ClassVar[str] = "stages"  # the attribute with the stages, one for each feature map
+    stages_name: ClassVar[str] = "stages"  # the attribute with the modules of the stages
     undecayed: ClassVar[tuple[str, ...]] = ()  # names in any module of what `no_weight_decay` gives
 
+    global_pools: tuple[str, ...] = ("avg",)  # what `global_pool` may be; "" always
     preprocessing: Preprocessing | None = None
     pruned: tuple[str, ...] = ()  # beginnings of the names that `prune_intermediate_layers` has removed
     grad_checkpointing: bool = False
-    patch_embed: PatchEmbed3d
+    patch_embed: PatchEmbed3d | OverlappingPatchEmbed3d
     norm: nn.Module
     head_drop: nn.Module
     head: nn.Module
@@ -84,9 +84,9 @@ class Backbone(nn.Module):
             ValueError: a stage that does not exist, stages out of order or none.
         """
         last = resolve_indices(indices, len(self.stage_info))[-1]
-        removed = (f"{self.stages_name}.{i}." for i in range(last + 1, len(self.stage_info)))
-        self.pruned = ("norm.", *removed)
-        setattr(self, self.stages_name, getattr(self, self.stages_name)[: last + 1])
+        modules, kept = getattr(self, self.stages_name), self._stage_end(last)
+        self.pruned = ("norm.", *(f"{self.stages_name}.{i}." for i in range(kept, len(modules))))
+        setattr(self, self.stages_name, modules[:kept])
         self.norm = nn.Identity()
         self.num_features = self.stage_info[last].channels
         self.reset_classifier(0)
@@ -128,6 +128,10 @@ class Backbone(nn.Module):
         """Names of parameters that training leaves out of weight decay (biases and norms aside)."""
         return {name for name, _ in self.named_parameters() if name.rpartition(".")[2] in self.undecayed}
 
+    def _stage_end(self, stage: int) -> int:
+        """How many of the modules named `stages_name` belong to this stage and those before it."""
+        return stage + 1
+
     def _pool(
         self,
         x: Tensor,  # [B, ..., num_features]
@@ -145,6 +149,22 @@ def init_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def normal_parameter(*shape: int) -> nn.Parameter:
+    """Drawn as `init_linear` draws weights."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
+
+
+def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    """An int or a pair (H, W) of positive ints, as a pair."""
+    wanted = f"{name} must be an int or two ints (H, W), each at least 1"
+    values = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,) * 2
+    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        raise TypeError(f"{wanted}, got {value!r}")
+    if min(values) < 1:
+        raise ValueError(f"{wanted}, got {value!r}")
+    return values[0], values[1]
 
 
 def rising(rate: float, count: int) -> list[float]:

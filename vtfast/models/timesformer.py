@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vtfast.layers import DividedAttention, Mlp, PatchEmbed3d, StochasticDepth, add_branch
 from vtfast.layers.linear import linear
-from vtfast.layers.position_embedding import Pair, resize_places, resize_sequence
-from vtfast.models.backbone import init_linear, rising
+from vtfast.layers.position_embedding import resize_places, resize_sequence
+from vtfast.models.backbone import init_linear, normal_parameter, pair, rising
 from vtfast.models.features import StageInfo
 from vtfast.models.preprocessing import Preprocessing
 from vtfast.models.registry import register_model
@@ -171,6 +171,8 @@ class TimeSformer(SpaceTimeBackbone):
         ValueError: an option out of range.
     """
 
+    patch_embed: PatchEmbed3d
+
     def __init__(
         self,
         *,
@@ -200,7 +202,7 @@ class TimeSformer(SpaceTimeBackbone):
             raise ValueError(f"depth must be at least 1, got {depth}")
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, got {num_frames}")
-        patch, image = _pair(patch_size, "patch_size"), _pair(image_size, "image_size")
+        patch, image = pair(patch_size, "patch_size"), pair(image_size, "image_size")
         if image[0] % patch[0] or image[1] % patch[1]:
             raise ValueError(f"patch_size must divide image_size = {image}, got {patch}")
         self.attention_type = attention_type
@@ -208,8 +210,8 @@ class TimeSformer(SpaceTimeBackbone):
         self.position_resize = position_resize
         self.places = (image[0] // patch[0], image[1] // patch[1])
         self.patch_embed = PatchEmbed3d(in_channels, embed_dim, (1, *patch), norm=False)
-        self.cls_token = nn.Parameter(_normal(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(_normal(1, 1 + self.places[0] * self.places[1], embed_dim))
+        self.cls_token = normal_parameter(1, 1, embed_dim)
+        self.pos_embed = normal_parameter(1, 1 + self.places[0] * self.places[1], embed_dim)
         self.time_embed = None
         if attention_type != "space":
             self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
@@ -273,21 +275,6 @@ class TimeSformer(SpaceTimeBackbone):
         patch, size = self.patch_embed.patch_size[1:], tuple(clip.shape[3:])
         if size[0] % patch[0] or size[1] % patch[1]:
             raise ValueError(f"clip must have a height and width that the patch {patch} divides, got (H, W) = {size}")
-
-
-def _pair(value: int | Sequence[int], name: str) -> Pair:
-    """An int or a pair (H, W) of positive ints, as a pair."""
-    wanted = f"{name} must be an int or two ints (H, W), each at least 1"
-    values = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,) * 2
-    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        raise TypeError(f"{wanted}, got {value!r}")
-    if min(values) < 1:
-        raise ValueError(f"{wanted}, got {value!r}")
-    return values[0], values[1]
-
-
-def _normal(*shape: int) -> Tensor:
-    return nn.init.trunc_normal_(torch.empty(shape), std=0.02)
 
 
 def _preprocessing(side: int, frames: int, stride: int) -> Preprocessing:
