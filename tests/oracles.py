@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import upstream
 from benchmarks.measure import NotSupportedError
-from vtfast.models import TimeSformer, VideoSwin
+from vtfast.models import MViT, TimeSformer, VideoSwin
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -126,3 +126,66 @@ def huggingface_timesformer(
     places = torch.empty(1, 1 + height // 16 * (width // 16), SMALL_TIMESFORMER["embed_dim"])
     model.timesformer.embeddings.position_embeddings = nn.Parameter(places)
     return randomise(model, seed=1).eval().to(DEVICE)
+
+
+# Three stages of narrow blocks for clips of 4 frames of 32 x 32, whose grid is (2, 8, 8): every branch in milliseconds.
+SMALL_MVIT: dict[str, Any] = {
+    "image_size": 32,
+    "num_frames": 4,
+    "embed_dim": 16,
+    "depths": (1, 2, 1),
+    "kv_stride": (1, 4, 4),
+    "num_classes": 7,
+}
+SMALL_MVIT_V2: dict[str, Any] = SMALL_MVIT | {
+    "pool_all_queries": True,
+    "expand_in_attention": True,
+    "residual_pooling": True,
+    "abs_pos": False,
+    "rel_pos_spatial": True,
+    "rel_pos_temporal": True,
+}
+
+
+def small_mvit(**config: Any) -> MViT:
+    """A small MViT in evaluation mode, every parameter drawn so that it matters."""
+    return randomise(MViT(**(SMALL_MVIT | config)), seed=0).eval().to(DEVICE)
+
+
+def small_mvit_v2(**config: Any) -> MViT:
+    """A small MViTv2, likewise."""
+    return small_mvit(**(SMALL_MVIT_V2 | config))
+
+
+def torchvision_mvit(model: MViT) -> nn.Module:
+    """Torchvision's model of the architecture of `model`, for the sizes it was made for, with other weights."""
+    module = torchvision_video().mvit
+    blocks = [
+        module.MSBlockConfig(
+            num_heads=block.attn.num_heads,
+            input_channels=block.norm1.normalized_shape[0],
+            output_channels=block.mlp.fc2.out_features,
+            kernel_q=[] if block.attn.pool_q is None else list(block.attn.pool_q.kernel),
+            kernel_kv=[] if block.attn.pool_k is None else list(block.attn.pool_k.kernel),
+            stride_q=[] if block.attn.pool_q is None else list(block.attn.pool_q.stride),
+            stride_kv=[] if block.attn.pool_k is None else list(block.attn.pool_k.stride),
+        )
+        for block in model.blocks
+    ]
+    stride = model.patch_embed.proj.stride
+    frames, height, width = (size * step for size, step in zip(model.learned_grid, stride, strict=True))
+    first = model.blocks[0]
+    oracle: nn.Module = module.MViT(
+        spatial_size=(height, width),
+        temporal_size=frames,
+        block_setting=blocks,
+        residual_pool=first.attn.residual,
+        residual_with_cls_embed=first.attn.residual_prefix,
+        rel_pos_embed=first.attn.rel_pos_t is not None,
+        proj_after_attn=first.expand_in_attention,
+        num_classes=model.num_classes,
+        patch_embed_kernel=model.patch_embed.proj.kernel_size,
+        patch_embed_stride=stride,
+        patch_embed_padding=model.patch_embed.proj.padding,
+    )
+    return randomise(oracle, seed=1).eval().to(DEVICE)

@@ -46,7 +46,7 @@ def test_number_of_classes_is_the_users() -> None:
 def test_unknown_name_suggests_close_ones() -> None:
     with pytest.raises(ValueError, match=r"name must be a registered model, such as swin3d_.*, got 'swin3d_tiny'"):
         create_model("swin3d_tiny")
-    with pytest.raises(ValueError, match=r"such as swin3d_b, .*, got 'zzz'"):
+    with pytest.raises(ValueError, match=r"such as mvit_v1_b, .*, got 'zzz'"):
         model_config("zzz")
 
 
