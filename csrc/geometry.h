@@ -114,39 +114,42 @@ struct BiasGeometry {
 
 // One axis of a grid that is pooled by windows of `kernel` tokens, `stride` apart, with kernel / 2 tokens of padding at
 // both ends.
-struct PoolAxis {
-  int64_t size;
-  int64_t kernel;
-  int64_t stride;
-  int64_t pooled;  // windows; a division, kept out of the inner loops
+template <class Index, class Divisor = Index>
+struct BasicPoolAxis {
+  Index size;
+  Index kernel;
+  Divisor stride;
+  Index pooled;  // windows; a division, kept out of the inner loops
 
-  static PoolAxis make(int64_t size, int64_t kernel, int64_t stride) {
-    return {size, kernel, stride, (size + 2 * (kernel / 2) - kernel) / stride + 1};
+  static BasicPoolAxis make(Index size, Index kernel, Index stride) {
+    return {size, kernel, Divisor(stride), (size + 2 * (kernel / 2) - kernel) / stride + 1};
   }
 
   // The token under tap `tap` of a window, or one outside of [0, size) for padding.
-  VTFAST_HOST_DEVICE int64_t token(int64_t window, int64_t tap) const { return window * stride + tap - kernel / 2; }
+  VTFAST_HOST_DEVICE Index token(Index window, Index tap) const { return window * stride + tap - kernel / 2; }
 
   // The taps [first, last) of a window that are no padding.
-  VTFAST_HOST_DEVICE int64_t first_tap(int64_t window) const {
-    const int64_t outside = kernel / 2 - window * stride;
+  VTFAST_HOST_DEVICE Index first_tap(Index window) const {
+    const Index outside = kernel / 2 - window * stride;
     return outside > 0 ? outside : 0;
   }
-  VTFAST_HOST_DEVICE int64_t last_tap(int64_t window) const {
-    const int64_t left = size - token(window, 0);
+  VTFAST_HOST_DEVICE Index last_tap(Index window) const {
+    const Index left = size - token(window, 0);
     return left < kernel ? left : kernel;
   }
 
   // The windows [first, last) that hold a token.
-  VTFAST_HOST_DEVICE int64_t first_window(int64_t token) const {
-    const int64_t past = token + kernel / 2 - kernel + stride;
+  VTFAST_HOST_DEVICE Index first_window(Index token) const {
+    const Index past = token + kernel / 2 - kernel + stride;
     return past > 0 ? past / stride : 0;
   }
-  VTFAST_HOST_DEVICE int64_t last_window(int64_t token) const {
-    const int64_t last = (token + kernel / 2) / stride + 1;
+  VTFAST_HOST_DEVICE Index last_window(Index token) const {
+    const Index last = (token + kernel / 2) / stride + 1;
     return last < pooled ? last : pooled;
   }
 };
+
+using PoolAxis = BasicPoolAxis<int64_t>;
 
 // One axis of the grids of queries and keys, and which row of a table of relative positions a pair of them has along
 // it.
