@@ -151,32 +151,49 @@ struct BasicPoolAxis {
 
 using PoolAxis = BasicPoolAxis<int64_t>;
 
+// Float arithmetic that no compiler fuses with another step. A result in double, rounded once more, is the float's own.
+VTFAST_HOST_DEVICE inline float rounded_product(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fmul_rn(a, b);
+#else
+  return static_cast<float>(static_cast<double>(a) * b);
+#endif
+}
+VTFAST_HOST_DEVICE inline float rounded_sum(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fadd_rn(a, b);
+#else
+  return static_cast<float>(static_cast<double>(a) + b);
+#endif
+}
+
 // One axis of the grids of queries and keys, and which row of a table of relative positions a pair of them has along
 // it.
-struct RelativeAxis {
-  int64_t q_size;
-  int64_t k_size;
+template <class Index, class Divisor = Index>
+struct BasicRelativeAxis {
+  Divisor q_size;
+  Divisor k_size;
   float q_step;  // of the finer grid's tokens to one of this grid's
   float k_step;
   float origin;  // makes the smallest distance 0
 
-  static RelativeAxis make(int64_t q_size, int64_t k_size) {
+  static BasicRelativeAxis make(Index q_size, Index k_size) {
     const double q_step = q_size < k_size ? static_cast<double>(k_size) / q_size : 1.0;
     const double k_step = k_size < q_size ? static_cast<double>(q_size) / k_size : 1.0;
-    return {q_size, k_size, static_cast<float>(q_step), static_cast<float>(k_step),
+    return {Divisor(q_size), Divisor(k_size), static_cast<float>(q_step), static_cast<float>(k_step),
             static_cast<float>((k_size - 1) * k_step)};
   }
 
-  VTFAST_HOST_DEVICE int64_t num_rows() const { return 2 * (q_size > k_size ? q_size : k_size) - 1; }
+  VTFAST_HOST_DEVICE Index num_rows() const { return 2 * (Index(q_size) > Index(k_size) ? q_size : k_size) - 1; }
 
-  // The rounding of every step to float is part of the published weights: computed in double and rounded, so that no
-  // compiler fuses two steps into one.
-  VTFAST_HOST_DEVICE int64_t row(int64_t q, int64_t k) const {
-    const float queries = static_cast<float>(static_cast<double>(q) * q_step);
-    const float keys = static_cast<float>(static_cast<double>(k) * k_step);
-    const float distance = static_cast<float>(static_cast<double>(queries) - keys);
-    return static_cast<int64_t>(static_cast<float>(static_cast<double>(distance) + origin));
+  // The rounding of every step to float is part of the published weights.
+  VTFAST_HOST_DEVICE Index row(Index q, Index k) const {
+    const float queries = rounded_product(static_cast<float>(q), q_step);
+    const float keys = rounded_product(static_cast<float>(k), k_step);
+    return static_cast<Index>(rounded_sum(rounded_sum(queries, -keys), origin));
   }
 };
+
+using RelativeAxis = BasicRelativeAxis<int64_t>;
 
 }  // namespace vtfast
