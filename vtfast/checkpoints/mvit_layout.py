@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vtfast.checkpoints.renaming import Rule, rename
-from vtfast.layers.position_embedding import resize_places, resize_sequence
+from vtfast.layers.axis_resize import resize_axis
+from vtfast.layers.position_embedding import resize_places
 
 # Names that no other architecture here has.
 _POOLING_ATTENTION = re.compile(r"pos_embed_spatial$|blocks\.\d+\.attn\.((pool|norm)_[qkv]\.|rel_pos_[thw]$)")
@@ -59,11 +60,11 @@ def fit_positions(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         if value is None or value.shape == own.shape or value.dim() != own.dim() or value.numel() == 0:
             continue
         if re.fullmatch(r"blocks\.\d+\.attn\.rel_pos_[thw]", name):
-            fitted[name] = resize_sequence(value[None], own.shape[0], mode="linear")[0]
+            fitted[name] = resize_axis(value, 0, own.shape[0])
         elif name == "pos_embed_temporal":
-            fitted[name] = resize_sequence(value, own.shape[1], mode="linear")
+            fitted[name] = resize_axis(value, 1, own.shape[1])
         elif name == "pos_embed_spatial":
-            fitted[name] = _fit_places(value, model.places)  # type: ignore[arg-type]
+            fitted[name] = _fit_places(value, model.learned_grid[1:])  # type: ignore[index]
     return fitted
 
 

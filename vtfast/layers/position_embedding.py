@@ -30,13 +30,12 @@ def resize_sequence(
     embedding: Tensor,  # [1, P + n, C]
     count: int,
     num_prefix: int = 0,
-    mode: str = "nearest",
 ) -> Tensor:  # [1, P + count, C]
-    """The embedding of `count` frames out of those of n frames, by a `mode` of `F.interpolate`; prefix tokens stay.
+    """The embedding of `count` frames, each that of the nearest of the n frames; prefix tokens stay.
 
     TimeSformer's code also resizes the places of a checkpoint like this, as if a frame were one long row.
     """
     if count == embedding.shape[1] - num_prefix:
         return embedding
     prefix, sequence = embedding[:, :num_prefix], embedding[:, num_prefix:].transpose(1, 2)
-    return torch.cat([prefix, F.interpolate(sequence, size=count, mode=mode).transpose(1, 2)], dim=1)
+    return torch.cat([prefix, F.interpolate(sequence, size=count, mode="nearest").transpose(1, 2)], dim=1)
