@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vtfast.checkpoints.renaming import Rule, rename
 from vtfast.layers.axis_resize import resize_axis
 from vtfast.layers.position_embedding import resize_places
+from vtfast.ops._arguments import Triple
 
 # Names that no other architecture here has.
 _POOLING_ATTENTION = re.compile(r"pos_embed_spatial$|blocks\.\d+\.attn\.((pool|norm)_[qkv]\.|rel_pos_[thw]$)")
@@ -64,15 +65,15 @@ def fit_positions(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         elif name == "pos_embed_temporal":
             fitted[name] = resize_axis(value, 1, own.shape[1])
         elif name == "pos_embed_spatial":
-            fitted[name] = _fit_places(value, model.learned_grid[1:])  # type: ignore[index]
+            fitted[name] = _fit_places(value, model.learned_grid)  # type: ignore[arg-type]
     return fitted
 
 
 def _fit_places(
     embedding: Tensor,  # [1, n, C]
-    places: tuple[int, int],
+    learned_grid: Triple,
 ) -> Tensor:  # [1, H*W, C], or as it was if n is no square
     side = isqrt(embedding.shape[1])
     if side * side != embedding.shape[1]:
         return embedding
-    return resize_places(embedding, (side, side), places, mode="bicubic")
+    return resize_places(embedding, (side, side), learned_grid[1:], mode="bicubic")
