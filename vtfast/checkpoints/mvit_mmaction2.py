@@ -5,16 +5,17 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from vtfast.checkpoints.mvit_layout import NORM_RULES, converted
+from vtfast.checkpoints.mvit_layout import NORM_RULES, converted, has_pooling_attention
 from vtfast.checkpoints.renaming import Rule, rename
 
 NAME = "mmaction2 MViT"
 
 
 def recognises(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether there are learned poolings behind its patch embedding, with or without `backbone.`."""
+    """Whether there is pooling attention behind its patch embedding, with or without `backbone.`."""
     names = {name.removeprefix("backbone.") for name in state_dict}
-    return {"patch_embed.projection.weight", "blocks.0.attn.pool_q.weight"} <= names
+    has_blocks = {"patch_embed.projection.weight", "blocks.0.attn.proj.weight"} <= names
+    return has_blocks and has_pooling_attention(names)
 
 
 def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
