@@ -17,8 +17,11 @@ TESTS = Path(__file__).parents[1]
 # Every code path once: whole and ragged tiles and panels, padding, seams, prefix, mask, in each dtype.
 PARITY = """
 import torch
+import kernel_check
 import rotary_check
 from attention_check import DTYPES, check, make_problem
+from pooling_attention_check import make_pooling_attention
+from pooling_check import MODES, Pool, make_pool_qkv, make_pool_tokens
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 open_keys = torch.rand(2, 5 * 6 * 7, generator=torch.Generator().manual_seed(0)) > 0.3
@@ -36,6 +39,17 @@ for dtype in DTYPES:
     check(make_problem((2, 5, 6), (2, 3, 4), dtype=dtype, logits=100.0))
     for head_dim, rotated in ((64, 64), (33, 32), (24, 20), (5, 4)):
         rotary_check.check(rotary_check.make_problem(head_dim=head_dim, rotated=rotated, dtype=dtype))
+    for mode in MODES:
+        for head_dim in (8, 33, 96):
+            for kernel, stride in (((3, 3, 3), (1, 1, 1)), ((3, 3, 3), (1, 2, 2)), ((2, 5, 4), (2, 4, 1))):
+                pool = Pool(kernel, stride, mode)
+                kernel_check.check(make_pool_tokens((3, 6, 7), pool, head_dim=head_dim, dtype=dtype))
+    pools = (Pool((3, 3, 3)), Pool((3, 3, 3), (1, 2, 2), norm=False), None)
+    kernel_check.check(make_pool_qkv((3, 6, 7), pools, head_dim=40, dtype=dtype))
+    for grids in (((2, 5, 7), (2, 5, 7)), ((2, 8, 8), (2, 4, 2)), ((1, 3, 2), (3, 7, 11)), ((1, 1, 40), (1, 2, 17))):
+        for head_dim in (8, 33, 96):
+            problem = make_pooling_attention(*grids, head_dim=head_dim, residual=True, dtype=dtype)
+            kernel_check.check(problem)
 from vtfast import _library
 print(_library.cpu_instruction_set)
 """

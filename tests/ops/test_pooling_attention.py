@@ -1,14 +1,17 @@
 """Pooling attention: result and all gradients of the compiled kernels against the reference, by tolerance.py's rule."""
 
 import math
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from attention_check import DTYPES, every_dtype
-from kernel_check import check, evaluate, native
+from kernel_check import check, evaluate, native, plain
 from pooling_attention_check import Triple, make_pooling_attention
 from target import CPU_KERNELS, DEVICE, EMULATED, thinned
+
+from vtfast import reference
 
 pytestmark = [pytest.mark.requires_native, pytest.mark.every_device]
 
@@ -208,3 +211,24 @@ def test_more_clips_and_heads_than_a_launch_dimension_holds() -> None:
     problem = make_pooling_attention((1, 1, 2), (1, 1, 2), batch=35_000, num_prefix=0)
     check(problem)
     assert problem.tokens.device.type == DEVICE.type
+
+
+def rounded_differently(q_size: int, k_size: int) -> bool:
+    """Whether the distances of a pair of sizes depend on the order in which floats are multiplied and added."""
+    q_step, k_step = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
+    q, k = torch.arange(q_size)[:, None], torch.arange(k_size)
+    return not torch.equal((q * q_step - (k + (1.0 - k_size)) * k_step).long(), reference.relative_rows(q_size, k_size))
+
+
+PAIRS = [pair for pair in product(range(1, 65), repeat=2) if rounded_differently(*pair)] + [(78, 10), (10, 78)]
+
+
+@pytest.mark.parametrize("part", thinned(range(8), 0))
+def test_rows_of_the_tables_are_rounded_as_the_published_weights_were(part: int) -> None:
+    """Every row has a score of its own, so that a wrong row is a wrong result."""
+    for q_size, k_size in PAIRS[-3:] if EMULATED else PAIRS[part::8]:
+        settings = {"rel_pos": "w", "num_prefix": 0, "num_heads": 1, "batch": 1}
+        problem = make_pooling_attention((1, 1, q_size), (1, 1, k_size), **settings)
+        problem.leaves["q"].fill_(1)
+        problem.leaves["k"].zero_()
+        torch.testing.assert_close(native(problem), plain(problem), rtol=1e-4, atol=1e-4)
