@@ -3,30 +3,13 @@
 // anew (Dao et al., "FlashAttention-2", 2023, algorithm 2, without its exchange of dq between blocks).
 #pragma once
 
+#include "gradient_tile.cuh"
 #include "pipeline.cuh"
 #include "scores.cuh"
 #include "table_gradient.cuh"
+#include "tile_stores.cuh"
 
 namespace vtfast::cuda {
-
-// 16 rows of a warp: two operands, and two sums that are the gradients of the first and the second.
-template <class T, int D>
-struct GradientTile {
-  static constexpr bool kHold = D <= 64;
-
-  Rows<T, D, kHold> first, second;
-  float d_first[D / 8][4], d_second[D / 8][4];
-
-  __device__ void begin(Shared<char> first_rows, Shared<char> second_rows) {
-    first.load(first_rows);
-    second.load(second_rows);
-#pragma unroll
-    for (int d = 0; d < D / 8; ++d) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) d_first[d][i] = d_second[d][i] = 0;
-    }
-  }
-};
 
 // What 16 queries add up besides: delta, the sum of p dp over the keys, as it is and as the weights of dq were rounded.
 struct DeltaSums {
@@ -226,24 +209,6 @@ class Backward {
       d_table_.add(d_scores, keys, Entries(queries, first), tile.count - first);
     }
     if (pipeline_.is_last(step)) finish_keys(step, tile, rows);
-  }
-
-  // Scores in, their gradient out.
-  __device__ void add_key_gradients(GradientTile<T, D>& rows, Block& scores, Shared<char> q, Shared<char> grad_out,
-                                    Shared<float> lse, Shared<float> delta) {
-    const Lane lane;
-    Block d_weights;
-    multiply(d_weights, rows.second, grad_out);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int column = 8 * (i / 4) + lane.column + i % 2;
-      scores[i / 4][i % 4] = ptx::ex2(scores[i / 4][i % 4] - lse[column] * kLog2e);
-      d_weights[i / 4][i % 4] -= delta[column];
-    }
-    accumulate(rows.d_second, Weights<T>(scores), grad_out);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) scores[i / 4][i % 4] *= d_weights[i / 4][i % 4];
-    accumulate(rows.d_first, Weights<T>(scores), q);
   }
 
   __device__ void finish_keys(const Step& step, const Tile& tile, GradientTile<T, D>& rows) {

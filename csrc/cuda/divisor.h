@@ -41,6 +41,7 @@ class Divisor {
 using DeviceAxis = BasicAxis<int, Divisor>;
 using DeviceGeometry = BasicGeometry<int, Divisor>;
 using DevicePoolAxis = BasicPoolAxis<int, Divisor>;
+using DeviceRelativeAxis = BasicRelativeAxis<int, Divisor>;
 using DeviceGroupIndex = BasicGroupIndex<int, Divisor>;
 using DeviceCoordinates = BasicCoordinates<int>;
 

@@ -72,6 +72,9 @@ struct SharedRow {
 
   __device__ static int order(int row) { return kVectors % 8 == 0 ? row & 7 : (row >> 1) & 3; }
   __device__ static int offset(int row, int vector) { return row * kBytes + ((vector ^ order(row)) << 4); }
+
+  // As the layout of a product's columns: column i is row i.
+  __device__ static int row(int column) { return column; }
 };
 
 // Where a lane's accumulators stand in a 16 x 8 tile: rows `row` and `row + 8`, columns `column` and `column + 1`.

@@ -3,29 +3,12 @@
 #include "kernels.h"
 #include "prefix.cuh"
 #include "weights.cuh"
+#include "workspace.h"
 
 namespace vtfast::cuda {
 namespace {
 
 constexpr size_t kSumShared = kSumThreads * sizeof(float);
-
-// Hands out pieces of the workspace, or, without one, finds how large it must be.
-class Workspace {
- public:
-  explicit Workspace(void* memory = nullptr) : memory_(static_cast<float*>(memory)) {}
-
-  float* take(int64_t floats) {
-    float* piece = memory_ == nullptr ? nullptr : memory_ + size_;
-    size_ += (floats + 3) / 4 * 4;  // so that every piece is 16-byte aligned
-    return piece;
-  }
-
-  int64_t size() const { return size_; }
-
- private:
-  float* memory_;
-  int64_t size_ = 0;
-};
 
 DeviceAxis device_axis(const Axis& axis) {
   return DeviceAxis::make(static_cast<int>(axis.size), static_cast<int>(axis.block), static_cast<int>(axis.dilation),

@@ -6,11 +6,10 @@
 #include "../grid_attention.h"
 #include "divisor.h"
 #include "launch_plan.h"
+#include "logarithms.h"
 #include "shared_layout.h"
 
 namespace vtfast::cuda {
-
-inline constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.69314718055994530942f;
 
 // Tokens that a group has besides its slots: the prefix, if any group attends to it or it to any group.
 inline int64_t prefix_of_group(const GridAttentionParams& p) {

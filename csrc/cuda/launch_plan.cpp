@@ -18,13 +18,6 @@ constexpr int kReservedShared = 1024;  // bytes that a block takes besides those
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int padded_head_dim(int64_t head_dim) {
-  for (const int padded : {32, 64, 96}) {
-    if (head_dim <= padded) return padded;
-  }
-  return 128;
-}
-
 // No more warps than share the tiles evenly.
 int even_warps(int64_t tiles, int most) { return static_cast<int>(ceil_div(tiles, ceil_div(tiles, most))); }
 
@@ -122,6 +115,13 @@ class Planner {
 };
 
 }  // namespace
+
+int padded_head_dim(int64_t head_dim) {
+  for (const int padded : {32, 64, 96}) {
+    if (head_dim <= padded) return padded;
+  }
+  return 128;
+}
 
 Device Device::of_arch(int arch) {
   constexpr Device kKnown[] = {

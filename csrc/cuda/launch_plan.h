@@ -57,6 +57,9 @@ struct LaunchBounds {
   }
 };
 
+// The smallest width of rows, of those that kernels are compiled for, that holds a head.
+int padded_head_dim(int64_t head_dim);
+
 inline int element_size(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
 
 // Whether the kernels take these sizes: a reason for the user if not, null if they do.

@@ -63,10 +63,12 @@ struct Weights {
   }
 };
 
-// scores = rows columns^T, for the 16 columns from row 0 of `columns` on.
-template <class T, int D, bool kHold>
-__device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, Shared<char> columns) {
-  const int lane = threadIdx.x % 32;
+// scores = rows columns^T, for 16 columns: rows 0 to 15 from `columns` on, or what else `layout.row(column)` says,
+// whose vectors are at `layout.offset(row, vector)`.
+template <class T, int D, bool kHold, class Layout = SharedRow<T, D>>
+__device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, Shared<char> columns,
+                                const Layout& layout = {}) {
+  const int lane = threadIdx.x % 32, row = layout.row(lane % 8 + lane / 16 * 8);
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
 #pragma unroll
@@ -76,27 +78,28 @@ __device__ inline void multiply(Block& scores, const Rows<T, D, kHold>& rows, Sh
   for (int k = 0; k < D / 16; ++k) {
     uint32_t a[4], b[4];
     rows.fragment(a, k);
-    const int offset = SharedRow<T, D>::offset(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2);
-    ptx::ldmatrix_x4(b, (columns + offset).address());
+    ptx::ldmatrix_x4(b, (columns + layout.offset(row, 2 * k + lane / 8 % 2)).address());
     T::multiply(scores[0], a, b[0], b[1]);
     T::multiply(scores[1], a, b[2], b[3]);
   }
 }
 
-// Columns' rows as the right side of a product, elements 16 d to 16 d + 15 of them.
-template <class T, int kTiles>
-__device__ inline void read_transposed(uint32_t (&b)[4], Shared<char> columns, int d) {
-  const int lane = threadIdx.x % 32;
-  ptx::ldmatrix_x4_trans(b, (columns + SharedRow<T, 8 * kTiles>::offset(lane % 16, 2 * d + lane / 16)).address());
+// Columns' rows as the right side of a product, elements 16 d to 16 d + 15 of them; `row` is layout.row(lane % 16).
+template <class Layout>
+__device__ inline void read_transposed(uint32_t (&b)[4], Shared<char> columns, const Layout& layout, int row, int d) {
+  ptx::ldmatrix_x4_trans(b, (columns + layout.offset(row, 2 * d + threadIdx.x % 32 / 16)).address());
 }
 
-// sum += weights columns, 8 * kTiles elements wide.
-template <class T, int kTiles>
-__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<T>& weights, Shared<char> columns) {
+// sum += weights columns, 8 * kTiles elements wide, or fewer: 8 * tiles, an even number of tiles.
+template <class T, int kTiles, class Layout = SharedRow<T, 8 * kTiles>>
+__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<T>& weights, Shared<char> columns,
+                                  const Layout& layout = {}, int tiles = kTiles) {
+  const int row = layout.row(threadIdx.x % 16);
 #pragma unroll
   for (int d = 0; d < kTiles / 2; ++d) {
+    if (2 * d >= tiles) break;
     uint32_t b[4];
-    read_transposed<T, kTiles>(b, columns, d);
+    read_transposed(b, columns, layout, row, d);
     T::multiply(sum[2 * d], weights.a, b[0], b[1]);
     T::multiply(sum[2 * d + 1], weights.a, b[2], b[3]);
   }
@@ -113,7 +116,7 @@ __device__ inline void accumulate(float (&first)[kTiles][4], const Weights<T>& f
 #pragma unroll
     for (int d = 0; d < kTiles / 2; ++d) {
       uint32_t b[4];
-      read_transposed<T, kTiles>(b, columns, d);
+      read_transposed(b, columns, SharedRow<T, 8 * kTiles>{}, threadIdx.x % 16, d);
       T::multiply(first[2 * d], first_weights.a, b[0], b[1]);
       T::multiply(first[2 * d + 1], first_weights.a, b[2], b[3]);
       T::multiply(second[2 * d], second_weights.a, b[0], b[1]);
@@ -164,13 +167,17 @@ __device__ inline void add_dot(float& sum, const float4& a, const float4& b) {
   sum = fmaf(a.w, b.w, sum);
 }
 
-template <int D, bool kHold>
-__device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows, Shared<char> columns) {
+template <int D, bool kHold, class Layout = SharedRow<float, D>>
+__device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows, Shared<char> columns,
+                                const Layout& layout = {}) {
   const Lane lane;
+  int column[2][2];
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) scores[n][i] = 0;
+#pragma unroll
+    for (int c = 0; c < 2; ++c) column[n][c] = layout.row(8 * n + lane.column + c);
   }
 #pragma unroll 1
   for (int k = 0; k < D / 4; ++k) {
@@ -179,8 +186,7 @@ __device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const int offset = SharedRow<float, D>::offset(8 * n + lane.column + c, k);
-        const float4 b = columns.as<float4>(offset)[0];
+        const float4 b = columns.as<float4>(layout.offset(column[n][c], k))[0];
         add_dot(scores[n][c], a[0], b);
         add_dot(scores[n][c + 2], a[1], b);
       }
@@ -188,8 +194,9 @@ __device__ inline void multiply(Block& scores, const Rows<float, D, kHold>& rows
   }
 }
 
-template <int kTiles>
-__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>& weights, Shared<char> columns) {
+template <int kTiles, class Layout = SharedRow<float, 8 * kTiles>>
+__device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>& weights, Shared<char> columns,
+                                  const Layout& layout = {}, int tiles = kTiles) {
   const Lane lane;
   [[maybe_unused]] constexpr int kUnroll = kTiles < 12 ? 4 : 1;  // as far as there are registers for it
 #pragma unroll 1
@@ -198,14 +205,15 @@ __device__ inline void accumulate(float (&sum)[kTiles][4], const Weights<float>&
 #pragma unroll kUnroll
     for (int i = 0; i < 4; ++i) {
       const Block& w = weights.values;
-      const int column = i / 2 * 8 + quarter * 2 + i % 2;
+      const int column = layout.row(i / 2 * 8 + quarter * 2 + i % 2);
       const float held_upper = i == 0 ? w[0][0] : i == 1 ? w[0][1] : i == 2 ? w[1][0] : w[1][1];
       const float held_lower = i == 0 ? w[0][2] : i == 1 ? w[0][3] : i == 2 ? w[1][2] : w[1][3];
       const float upper = __shfl_sync(0xffffffffu, held_upper, owner);
       const float lower = __shfl_sync(0xffffffffu, held_lower, owner);
 #pragma unroll
       for (int d = 0; d < kTiles; ++d) {
-        const int offset = SharedRow<float, 8 * kTiles>::offset(column, 2 * d + lane.column / 4);
+        if (d >= tiles) break;
+        const int offset = layout.offset(column, 2 * d + lane.column / 4);
         const float2 b = columns.as<float2>(offset + lane.column % 4 * 4)[0];
         sum[d][0] = fmaf(upper, b.x, sum[d][0]);
         sum[d][1] = fmaf(upper, b.y, sum[d][1]);

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vtfast import reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import Triple, autocast, check_packed, triple
+from vtfast.ops._arguments import autocast, check_packed, triple
 from vtfast.ops.pool_tokens import MODES, check_pool, fake_like, num_pooled, reasons_against, weights_of
 from vtfast.reference import TokenPool
 
@@ -54,7 +54,7 @@ def pool_qkv(
         raise ValueError(f"qkv must be [B, num_prefix + T*H*W, 3*C], got shape {tuple(qkv.shape)}")
     check_packed(qkv, grid, num_heads, num_prefix)
     head_dim = qkv.shape[-1] // 3 // num_heads
-    pools = [_checked(pool, name, qkv, head_dim, grid) for name, pool in (("q", q), ("k", k), ("v", v))]
+    pools = [_checked(pool, name, qkv, head_dim) for name, pool in (("q", q), ("k", k), ("v", v))]
     qkv = autocast(qkv)
     if not use_native("pool_qkv", reasons_against(qkv, head_dim)):
         named = dict(zip("qkv", pools, strict=True))
@@ -78,7 +78,7 @@ def pool_qkv(
     return pooled[0], pooled[1], pooled[2]
 
 
-def _checked(pool: TokenPool | None, name: str, qkv: Tensor, head_dim: int, grid: Triple) -> TokenPool | None:
+def _checked(pool: TokenPool | None, name: str, qkv: Tensor, head_dim: int) -> TokenPool | None:
     """The pool in normal form."""
     if pool is None:
         return None
@@ -86,7 +86,7 @@ def _checked(pool: TokenPool | None, name: str, qkv: Tensor, head_dim: int, grid
         raise TypeError(f"{name} must be a TokenPool or None, got {type(pool).__name__}")
     kernel, stride = triple(pool.kernel, f"{name}.kernel", 1), triple(pool.stride, f"{name}.stride", 1)
     pool = pool._replace(kernel=kernel, stride=stride)
-    check_pool(pool, f"{name}.", qkv, head_dim, grid)
+    check_pool(pool, f"{name}.", qkv, head_dim)
     return pool
 
 

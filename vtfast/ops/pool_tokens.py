@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vtfast import _library, reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_same_device, check_tokens, triple
+from vtfast.ops._arguments import autocast, check_float_tensor, check_same_device, check_tokens, triple
 
 MODES = ("conv", "avg", "max")
 
@@ -63,7 +63,7 @@ def pool_tokens(
         triple(kernel, "kernel", 1), triple(stride, "stride", 1), mode, weight, norm_weight, norm_bias
     )
     check_tokens(x, "x", grid, num_heads, num_prefix)
-    check_pool(pool, "", x, x.shape[-1] // num_heads, grid)
+    check_pool(pool, "", x, x.shape[-1] // num_heads)
     x = autocast(x)
     if not use_native("pool_tokens", reasons_against(x, x.shape[-1] // num_heads)):
         return reference.pool_tokens(x, grid, **pool._asdict(), eps=eps, num_heads=num_heads, num_prefix=num_prefix)
@@ -73,13 +73,10 @@ def pool_tokens(
     return out
 
 
-def check_pool(pool: reference.TokenPool, prefix: str, x: Tensor, head_dim: int, grid: Triple) -> None:
+def check_pool(pool: reference.TokenPool, prefix: str, x: Tensor, head_dim: int) -> None:
     """Raises TypeError or ValueError unless `pool` fits tokens of `head_dim` channels; `prefix` begins its names."""
     if pool.mode not in MODES:
         raise ValueError(f"{prefix}mode must be one of {', '.join(MODES)}, got {pool.mode!r}")
-    for axis, size, kernel in zip("THW", grid, pool.kernel, strict=True):
-        if kernel > size + 2 * (kernel // 2):
-            raise ValueError(f"{prefix}kernel must not exceed the padded grid along {axis}, got {kernel} for {size}")
     if (pool.mode == "conv") != (pool.weight is not None):
         wanted = "a tensor" if pool.mode == "conv" else "None"
         got = "None" if pool.weight is None else "a tensor"

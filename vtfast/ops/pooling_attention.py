@@ -111,7 +111,6 @@ def _reasons_against(q: Tensor, head_dim: int) -> list[str]:
     """Why the compiled kernels cannot take this input."""
     missing = _library.why_unavailable(q.device)
     reasons = [missing] if missing else []
-    reasons.append("its kernels are being written")
     if q.device.type == "cuda":
         if q.dtype == torch.float64:
             reasons.append("float64 has no kernel on CUDA")
