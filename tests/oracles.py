@@ -189,3 +189,39 @@ def torchvision_mvit(model: MViT) -> nn.Module:
         patch_embed_padding=model.patch_embed.proj.padding,
     )
     return randomise(oracle, seed=1).eval().to(DEVICE)
+
+
+def pytorchvideo_mvit(model: MViT) -> nn.Module:
+    """PyTorchVideo's model of the architecture of `model`, likewise; skips without it.
+
+    The norms behind its poolings have an eps of 1e-5 in the published package, and of 1e-6 here, as in its repository
+    and in the code that its weights were trained with.
+    """
+    torchvision_video()  # which it imports
+    pytest.importorskip("pytorchvideo")
+    build = importlib.import_module("pytorchvideo.models.vision_transformers").create_multiscale_vision_transformers
+    first, widths = model.blocks[0].attn, [[start, 2.0] for start in model.stage_ends[:-1]]
+    kernel, stride = first.pool_k.kernel, first.pool_k.stride
+    if kernel == tuple(size + 1 if size > 1 else 1 for size in stride):
+        kernel = None
+    frames, *sides = (size * step for size, step in zip(model.learned_grid, model.patch_embed.proj.stride, strict=True))
+    oracle: nn.Module = build(
+        spatial_size=sides,
+        temporal_size=frames,
+        cls_embed_on=model.cls_token is not None,
+        depth=len(model.blocks),
+        patch_embed_dim=model.patch_embed.proj.out_channels,
+        num_heads=first.num_heads,
+        pooling_mode=first.pool_k.mode,
+        pool_first=first.pool_first,
+        embed_dim_mul=widths,
+        atten_head_mul=widths,
+        pool_q_stride_size=[[start, *model.blocks[start].attn.pool_q.stride] for start in model.stage_ends[:-1]],
+        pool_kv_stride_adaptive=list(stride),
+        pool_kvq_kernel=kernel,
+        head_num_classes=model.num_classes,
+    )
+    for name, module in oracle.named_modules():
+        if name.endswith(("norm_q", "norm_k", "norm_v")):
+            module.eps = 1e-6
+    return randomise(oracle, seed=1).eval().to(DEVICE)

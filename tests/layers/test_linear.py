@@ -71,6 +71,16 @@ def test_an_activation_with_a_residual_is_plain(fused_calls: list[str]) -> None:
     assert not fused_calls
 
 
+def test_dropout_leaves_the_residual(fused_calls: list[str]) -> None:
+    layer, x, residual = nn.Linear(6, 40), torch.randn(10, 6), torch.randn(10, 40)
+    with torch.no_grad():
+        out = linear(x, layer, dropout=0.5, residual=residual)
+    dropped = out == residual
+    assert 0.3 < dropped.float().mean() < 0.7
+    torch.testing.assert_close(out[~dropped], (2 * layer(x) + residual)[~dropped])
+    assert not fused_calls
+
+
 def test_never_modifies_its_arguments() -> None:
     layer, x, residual = nn.Linear(6, 6), torch.randn(4, 6), torch.randn(4, 6)
     x_before, residual_before = x.clone(), residual.clone()

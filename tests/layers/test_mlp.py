@@ -84,6 +84,19 @@ def test_results_and_gradients(
     assert_as_accurate(out, expected[0], exact[0], factor=FORWARD, terms=exact[0].abs().max().item() + 1, name="out")
 
 
+@pytest.mark.parametrize("tokens", [6, TOKENS])
+def test_other_channels_of_the_output(tokens: int) -> None:
+    layer = randomise(Mlp(8, 12, dim_out=5), seed=0)
+    x, residual = torch.randn(tokens, 8, requires_grad=True), torch.randn(tokens, 5, requires_grad=True)
+    actual, expected = layer(x, residual), plain(layer, x, residual)
+    torch.testing.assert_close(actual, expected)
+    inputs, weights = [x, residual, *layer.parameters()], torch.randn(tokens, 5)
+    gradients, wanted = (torch.autograd.grad((out * weights).sum(), inputs) for out in (actual, expected))
+    torch.testing.assert_close(gradients, wanted, rtol=1e-5, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, residual), expected)
+
+
 @both
 def test_the_backward_is_the_same_from_run_to_run(kind: type[Layer]) -> None:
     layer, x = randomise(kind(8, 12), seed=0), torch.randn(TOKENS, 8)

@@ -65,8 +65,7 @@ class PoolingAttention(nn.Module):
     ) -> None:
         super().__init__()
         dim_out = dim if dim_out is None else dim_out
-        pooled_dim = dim if pool_first else dim_out
-        for name, channels in (("dim", pooled_dim), ("dim_out", dim_out)):
+        for name, channels in {"dim_out": dim_out, "dim": dim if pool_first else dim_out}.items():
             if num_heads < 1 or channels % num_heads:
                 raise ValueError(f"num_heads must divide {name} = {channels}, got {num_heads}")
         if mode not in MODES:
@@ -82,7 +81,7 @@ class PoolingAttention(nn.Module):
             self.q, self.k, self.v = (nn.Linear(dim, dim_out, bias=qkv_bias) for _ in range(3))
         else:
             self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
-        channels = pooled_dim // self.pool_heads
+        channels = (dim if pool_first else dim_out) // self.pool_heads
         self.pool_q = _pooling(q_kernel, q_stride, mode, channels)
         self.pool_k = _pooling(kv_kernel, kv_stride, mode, channels)
         self.pool_v = _pooling(kv_kernel, kv_stride, mode, channels)
