@@ -1,4 +1,8 @@
-"""MViT weights of mmaction2."""
+"""MViT weights of mmaction2.
+
+Its model behind masked feature prediction classifies by cls, the authors' by the mean over the tokens: `global_pool` of
+a MaskFeat model of vtfast must be "token" for it. The names cannot tell.
+"""
 
 import re
 from collections.abc import Mapping
