@@ -151,19 +151,13 @@ struct BasicPoolAxis {
 
 using PoolAxis = BasicPoolAxis<int64_t>;
 
-// Float arithmetic that no compiler fuses with another step. A result in double, rounded once more, is the float's own.
+// A product of floats that no compiler fuses with the sum it goes into.
 VTFAST_HOST_DEVICE inline float rounded_product(float a, float b) {
 #ifdef __CUDA_ARCH__
   return __fmul_rn(a, b);
 #else
-  return static_cast<float>(static_cast<double>(a) * b);
-#endif
-}
-VTFAST_HOST_DEVICE inline float rounded_sum(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return __fadd_rn(a, b);
-#else
-  return static_cast<float>(static_cast<double>(a) + b);
+  const volatile float product = a * b;
+  return product;
 #endif
 }
 
@@ -190,7 +184,7 @@ struct BasicRelativeAxis {
   VTFAST_HOST_DEVICE Index row(Index q, Index k) const {
     const float queries = rounded_product(static_cast<float>(q), q_step);
     const float keys = rounded_product(static_cast<float>(k), k_step);
-    return static_cast<Index>(rounded_sum(rounded_sum(queries, -keys), origin));
+    return static_cast<Index>(queries - keys + origin);
   }
 };
 
