@@ -186,6 +186,11 @@ struct BasicRelativeAxis {
     const float keys = rounded_product(static_cast<float>(k), k_step);
     return static_cast<Index>(queries - keys + origin);
   }
+
+  // The key whose row for a query is `row`, if there is one, give or take one for the rounding.
+  VTFAST_HOST_DEVICE Index key_near(Index q, Index row) const {
+    return static_cast<Index>((static_cast<float>(q) * q_step + origin - static_cast<float>(row)) / k_step);
+  }
 };
 
 using RelativeAxis = BasicRelativeAxis<int64_t>;
