@@ -92,7 +92,7 @@ def test_other_channels_of_the_output(tokens: int) -> None:
     torch.testing.assert_close(actual, expected)
     inputs, weights = [x, residual, *layer.parameters()], torch.randn(tokens, 5)
     gradients, wanted = (torch.autograd.grad((out * weights).sum(), inputs) for out in (actual, expected))
-    torch.testing.assert_close(gradients, wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-3)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, residual), expected)
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from oracles import small_swin, small_timesformer
+from oracles import small_mvit, small_mvit_v2, small_swin, small_timesformer
 from target import DEVICE
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
@@ -18,6 +18,9 @@ SWIN_SIZES = ((2, 10, 48, 56), (3, 12, 64, 40), (4, 14, 40, 72))
 SHALLOW_TIMESFORMER = partial(small_timesformer, depth=1)
 # Other than that of the positions, which is a graph of its own.
 TIMESFORMER_SIZES = ((2, 4, 64, 80), (3, 6, 96, 64), (4, 5, 80, 112))
+SHALLOW_MVIT = partial(small_mvit, depths=(1, 1))
+SHALLOW_MVIT_V2 = partial(small_mvit_v2, depths=(1, 1))
+MVIT_SIZES = ((2, 10, 48, 56), (3, 12, 64, 40), (4, 14, 40, 72))
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,8 @@ def clip(batch: int, *size: int) -> Tensor:
             )
             for attention_type in ("space", "sparse", "axial")
         ),
+        pytest.param(SHALLOW_MVIT, MVIT_SIZES, id="mvit"),
+        pytest.param(SHALLOW_MVIT_V2, MVIT_SIZES, id="mvit-v2"),
     ],
 )
 def test_one_graph_for_many_sizes(build: Callable[[], nn.Module], sizes: tuple[tuple[int, ...], ...]) -> None:
@@ -59,6 +64,8 @@ def test_one_graph_for_many_sizes(build: Callable[[], nn.Module], sizes: tuple[t
     [
         pytest.param(partial(small_swin, depths=(1,), num_heads=(2,)), (10, 32, 40), id="swin"),
         pytest.param(SHALLOW_TIMESFORMER, (4, 32, 80), id="timesformer"),
+        pytest.param(SHALLOW_MVIT, (6, 24, 40), id="mvit"),
+        pytest.param(SHALLOW_MVIT_V2, (6, 24, 40), id="mvit-v2"),
     ],
 )
 def test_compiled_gradients(build: Callable[[], nn.Module], size: tuple[int, ...]) -> None:
@@ -77,6 +84,8 @@ def test_compiled_gradients(build: Callable[[], nn.Module], size: tuple[int, ...
     [
         pytest.param(small_swin, (6, 40, 52), id="swin"),
         pytest.param(small_timesformer, (3, 48, 48), id="timesformer"),
+        pytest.param(small_mvit, (6, 24, 40), id="mvit"),
+        pytest.param(small_mvit_v2, (4, 32, 32), id="mvit-v2"),
     ],
 )
 def test_export(build: Callable[[], nn.Module], size: tuple[int, ...]) -> None:
