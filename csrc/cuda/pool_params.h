@@ -1,0 +1,62 @@
+// What the kernels of token pooling are launched with: the problem in 32-bit sizes, and how it is cut up.
+#pragma once
+
+#include "../pool_tokens.h"
+#include "divisor.h"
+
+namespace vtfast::cuda {
+
+inline constexpr int kPoolThreads = 192;  // of a block, at most
+inline constexpr int kChannels = 8;       // neighbours that a thread works on
+
+// A block's table in shared memory has rows of head_dim floats, and of some more, so that the weights of one channel,
+// which are written side by side, are in different banks: scale and shift of the norm, then, if there is room, a row a
+// tap.
+inline constexpr int kScaleRow = 0, kShiftRow = 1, kTapRows = 2, kRowPadding = 4;
+inline constexpr int kMostTableBytes = 60 * 1024;  // with the scratch space behind it, what a block has on any GPU
+
+// Sums over the lanes of a row are of so many numbers a thread at a time, at most.
+inline constexpr int kMostLaneSums = 16;
+
+// Whether tokens are summed into windows, or the gradients of windows into tokens.
+enum class Flow : int { kToWindows, kToTokens };
+
+// A target is what a sum is for, a source what it is of. A row is a tile of targets in one piece of their channels,
+// which `lanes` threads work on; with a norm, a piece is a head. Rows of neighbouring h are neighbours: they share most
+// of their sources. A block takes `block_rows` rows a step, those of prefix tokens first.
+struct PoolKernelParams {
+  DevicePoolAxis t, h, w;
+  Divisor lanes;
+  Divisor pieces;                    // of a token
+  Divisor frames, heights, columns;  // tiles along t, targets along h, tiles along w
+  Divisor num_prefix;                // 1 if there is none
+  Divisor num_taps;
+  Divisor head_vectors;  // of kChannels channels each; 1 where all channels are treated alike
+  int block_rows;
+  int rows, prefix_rows;
+  int steps, prefix_steps;  // of all blocks
+  bool resident_taps;       // whether the table has a row a tap
+  int table_bytes;
+  int lane_sums;  // where scratch space for them begins in shared memory
+  float eps;
+
+  const float* weight;       // [head_dim, taps], or null for a mean
+  float mean;                // the weight of a tap of a mean
+  const float* norm_weight;  // [head_dim], or null for no norm
+  const float* norm_bias;    // [head_dim]
+
+  TokenRows source;                // from the first token of the grid on
+  TokenRows source_prefix;         // from the first token of the prefix on
+  MutableTokenRows target;         // as source
+  MutableTokenRows target_prefix;  // as source_prefix
+
+  TokenRows grad_out;         // from the first token of the grid on; where gradients of windows are computed
+  TokenRows grad_out_prefix;  // from the first token of the prefix on
+  float* norm_partials;       // [blocks, 2, head_dim]: d_norm_weight and d_norm_bias, or null
+  uint16_t* winners;          // [B, N', C]: the taps that hold the maxima, or null
+
+  VTFAST_HOST_DEVICE int head_dim() const { return head_vectors * kChannels; }
+  VTFAST_HOST_DEVICE int channels() const { return pieces * lanes * kChannels; }
+};
+
+}  // namespace vtfast::cuda

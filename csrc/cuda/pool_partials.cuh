@@ -1,0 +1,62 @@
+// Sums over all targets, in an order that depends on sizes alone: a block leaves those of its own, another kernel adds
+// the blocks up.
+#pragma once
+
+#include "block_sum.cuh"
+#include "pool_row.cuh"
+#include "shared.cuh"
+
+namespace vtfast::cuda {
+
+// Eight channels of each thread of a block, in shared memory, and their sums over the rows of the block.
+class RowSums {
+ public:
+  static constexpr int kFloats = kChannels * kPoolThreads;
+
+  __device__ RowSums(const PoolKernelParams& p, Shared<float> shared)
+      : shared_(shared), rows_(p.block_rows), lanes_(p.lanes) {}
+
+  __device__ void set(const float (&values)[kChannels]) const {
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) shared_[c * kPoolThreads + threadIdx.x] = values[c];
+  }
+
+  __device__ void add(const float (&values)[kChannels]) const {
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) shared_[c * kPoolThreads + threadIdx.x] += values[c];
+  }
+
+  // Calls store(c, sum) for each channel of a row. All threads of the block have to come.
+  template <class Store>
+  __device__ void sum(const Store& store) const {
+    __syncthreads();
+    for (int i = threadIdx.x; i < lanes_ * kChannels; i += blockDim.x) {
+      const int first = i % kChannels * kPoolThreads + i / kChannels;
+      float sum = 0;
+      for (int row = 0; row < rows_; ++row) sum += shared_[first + row * lanes_];
+      store(i, sum);
+    }
+    __syncthreads();
+  }
+
+ private:
+  const Shared<float> shared_;
+  const int rows_, lanes_;
+};
+
+// The sums of the columns of [rows, stride] partial sums.
+struct ColumnSums {
+  static constexpr int kColumns = 8;  // of a block
+
+  const float* partials;
+  float* sums;
+  int64_t rows, stride, columns;  // kColumns divides columns
+};
+
+struct ColumnSumsParams {
+  ColumnSums sums[2];  // those without columns are skipped
+
+  VTFAST_HOST_DEVICE int64_t num_blocks() const { return (sums[0].columns + sums[1].columns) / ColumnSums::kColumns; }
+};
+
+}  // namespace vtfast::cuda

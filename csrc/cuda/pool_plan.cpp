@@ -1,0 +1,142 @@
+#include "pool_plan.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "pool_tokens.h"
+
+namespace vtfast::cuda {
+namespace {
+
+constexpr int64_t kMostBlocks = 2048;
+
+// A slab has at least so many steps: a block that adds up its rows should have had some work before.
+constexpr int64_t kSlabSteps = 16, kMostSlabs = 256;
+
+constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool has_taps(const PoolTokensParams& p) { return p.mode == PoolMode::kConvolution || p.mode == PoolMode::kAverage; }
+
+int64_t head_vectors(const PoolTokensParams& p) { return p.head_dim / kChannels; }
+
+// Threads of a row: a whole head, or a part of one that is so large that neither weights nor a norm are supported.
+int64_t num_lanes(const PoolTokensParams& p) {
+  int64_t lanes = std::min<int64_t>(head_vectors(p), kPoolThreads);
+  while (head_vectors(p) % lanes != 0) --lanes;
+  return lanes;
+}
+
+// Rows that leave the fewest threads of their warps without work.
+int num_block_rows(int64_t lanes) {
+  int64_t best_rows = 1, best_warps = ceil_div(lanes, 32);
+  for (int64_t warps = best_warps; 32 * warps <= kPoolThreads; ++warps) {
+    const int64_t rows = 32 * warps / lanes;
+    if (rows * best_warps >= best_rows * warps) best_rows = rows, best_warps = warps;
+  }
+  return static_cast<int>(best_rows);
+}
+
+// A stride larger than the padded axis is as good as any other that is.
+DevicePoolAxis device_axis(const PoolAxis& axis) {
+  const int64_t stride = std::min<int64_t>(axis.stride, axis.size + axis.kernel);
+  return DevicePoolAxis::make(static_cast<int>(axis.size), static_cast<int>(axis.kernel), static_cast<int>(stride));
+}
+
+// All channels are treated alike where there is nothing to weight them by.
+int64_t table_vectors(const PoolTokensParams& p) {
+  return p.weight == nullptr && p.norm_weight == nullptr ? 1 : head_vectors(p);
+}
+
+int64_t table_bytes(const PoolTokensParams& p, int64_t taps) {
+  return (kTapRows + taps) * (table_vectors(p) * kChannels + kRowPadding) * 4;
+}
+
+// Whether the weights of all taps are in the table.
+bool resident_taps(const PoolTokensParams& p) { return has_taps(p) && table_bytes(p, p.num_taps()) <= kMostTableBytes; }
+
+Divisor divisor(int64_t value) { return Divisor(static_cast<int>(std::max<int64_t>(value, 1))); }
+
+}  // namespace
+
+PoolKernelParams plan_pool(const PoolTokensParams& p, Flow flow, int frames, int columns) {
+  const bool to_windows = flow == Flow::kToWindows;
+  const auto targets = [&](const PoolAxis& axis) { return to_windows ? axis.pooled : axis.size; };
+  PoolKernelParams k{};
+  k.t = device_axis(p.t);
+  k.h = device_axis(p.h);
+  k.w = device_axis(p.w);
+  const int64_t lanes = num_lanes(p);
+  k.lanes = divisor(lanes);
+  k.pieces = divisor(p.num_heads * head_vectors(p) / lanes);
+  k.frames = divisor(ceil_div(targets(p.t), frames));
+  k.heights = divisor(targets(p.h));
+  k.columns = divisor(ceil_div(targets(p.w), columns));
+  k.num_taps = divisor(p.num_taps());
+  k.head_vectors = divisor(table_vectors(p));
+  k.block_rows = num_block_rows(lanes);
+  // Tokens that are left as they are are treated as a prefix.
+  const int64_t prefix = !to_windows ? 0 : p.mode == PoolMode::kNone ? p.num_prefix + p.num_inputs() : p.num_prefix;
+  k.num_prefix = divisor(prefix);
+  const int64_t tiles = p.mode == PoolMode::kNone ? 0 : int64_t{k.frames} * k.heights * k.columns;
+  k.rows = static_cast<int>(p.batch * tiles * k.pieces);
+  k.prefix_rows = static_cast<int>(p.batch * prefix * k.pieces);
+  k.prefix_steps = static_cast<int>(ceil_div(k.prefix_rows, k.block_rows));
+  k.steps = static_cast<int>(k.prefix_steps + ceil_div(k.rows, k.block_rows));
+  k.resident_taps = resident_taps(p);
+  k.table_bytes = static_cast<int>(table_bytes(p, k.resident_taps ? p.num_taps() : 0));
+  k.lane_sums = k.table_bytes;
+  k.eps = static_cast<float>(p.eps);
+  k.weight = static_cast<const float*>(p.weight);
+  k.mean = 1.0f / static_cast<float>(p.num_taps());
+  if (to_windows) {
+    k.norm_weight = static_cast<const float*>(p.norm_weight);
+    k.norm_bias = static_cast<const float*>(p.norm_bias);
+  }
+  return k;
+}
+
+int num_threads(const PoolKernelParams& k) { return static_cast<int>(ceil_div(k.block_rows * k.lanes, 32) * 32); }
+
+int num_blocks(const PoolKernelParams& k) { return static_cast<int>(std::min<int64_t>(k.steps, kMostBlocks)); }
+
+int64_t lane_sums_bytes(const PoolKernelParams& k, int count) {
+  return k.block_rows * (kMostLaneSums + count * (k.lanes | 1)) * 4;
+}
+
+int strip_stride(const PoolTokensParams& p) {
+  return resident_taps(p) && p.w.kernel == 3 && p.w.stride <= 2 ? static_cast<int>(p.w.stride) : 0;
+}
+
+WeightSlabs weight_slabs(const PoolTokensParams& p) {
+  const PoolKernelParams k = plan_pool(p, Flow::kToWindows, 1, 1);
+  const int64_t windows = k.steps - k.prefix_steps;
+  const int64_t steps = std::max(kSlabSteps, ceil_div(windows, kMostSlabs));
+  return {steps, ceil_div(windows, steps)};
+}
+
+PoolWorkspace::PoolWorkspace(const PoolTokensParams& p) {
+  const int64_t outputs = p.mode == PoolMode::kNone ? 0 : p.batch * p.num_outputs() * p.channels();
+  const int64_t taps = p.weight == nullptr ? 0 : p.num_taps();
+  const int64_t blocks = num_blocks(plan_pool(p, Flow::kToWindows, 1, 1));  // and of strips there are no more
+  gradients = 0;
+  winners = outputs;
+  norm_partials = winners + (p.mode == PoolMode::kMaximum ? outputs / 2 : 0);
+  weight_partials = norm_partials + (p.norm_weight == nullptr ? 0 : blocks * 2 * p.head_dim);
+  size = weight_partials + (taps == 0 ? 0 : weight_slabs(p).count * taps * p.head_dim);
+}
+
+const char* unsupported(const PoolTokensParams& p) {
+  if (p.data_type == DataType::kFloat64) return "float64 has no kernel on CUDA";
+  if (p.head_dim % kChannels != 0) return "head_dim must be a multiple of 8 on CUDA";
+  const int64_t tokens = p.num_prefix + std::max(p.num_inputs(), p.num_outputs());
+  if (p.batch * tokens * p.num_heads * head_vectors(p) > kMost / 2) return "more than 2^30 vectors of 8 channels";
+  if (p.num_taps() > 0xffff) return "a window of more than 65535 tokens";
+  if ((p.weight != nullptr || p.norm_weight != nullptr) && head_vectors(p) > kPoolThreads) {
+    return "head_dim of more than 1536 with weights";
+  }
+  return nullptr;
+}
+
+}  // namespace vtfast::cuda
