@@ -1,13 +1,17 @@
 """What only a GPU has: streams, graphs, other devices, memory of its own, and room for more than 2^31 elements."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import kernel_check
 import pytest
 import torch
 from attention_check import Problem, check, evaluate, every_dtype, make_problem, native
+from pooling_attention_check import make_pooling_attention
+from pooling_check import Pool, make_pool_qkv, make_pool_tokens
 from target import DEVICE
 from torch import Tensor
 
@@ -19,54 +23,90 @@ MIB = 2**20
 SECOND = 2_000_000_000  # cycles of a GPU, more or less
 
 
-@pytest.fixture(params=["global", "mean"])
-def problem(request: pytest.FixtureRequest, dtype: torch.dtype) -> Problem:
+@dataclass
+class Step:
+    """A forward and a backward on tensors that may change in between."""
+
+    floats: list[Tensor]
+    key_mask: Tensor | None
+    run: Callable[[], dict[str, Tensor]]
+
+    def refill(self) -> None:
+        for tensor in self.floats:
+            tensor.normal_()
+        if self.key_mask is not None:
+            self.key_mask.copy_(torch.rand(self.key_mask.shape) > 0.5)
+
+
+def grid_attention_step(prefix_queries: str, dtype: torch.dtype) -> Step:
     """Windows, padding, table, mask and prefix: all that a forward and a backward may launch."""
+    problem = windows(prefix_queries, dtype)
+    floats = [*problem.leaves().values(), problem.grad_out]
+    return Step(floats, problem.key_mask, partial(evaluate, native, problem))
+
+
+def windows(prefix_queries: str, dtype: torch.dtype) -> Problem:
     key_mask = torch.rand(2, 3 * 9 * 10) > 0.3
-    settings = {"shift": (1, 2, 2), "num_prefix": 2, "prefix_queries": request.param, "key_mask": key_mask}
+    settings = {"shift": (1, 2, 2), "num_prefix": 2, "prefix_queries": prefix_queries, "key_mask": key_mask}
     return make_problem((3, 9, 10), (2, 4, 4), dtype=dtype, head_dim=32, **settings)
 
 
-def floats(problem: Problem) -> list[Tensor]:
-    return [*problem.leaves().values(), problem.grad_out]
+def pooling(name: str, dtype: torch.dtype) -> kernel_check.Problem:
+    """With all that an operation may be given."""
+    q, kv = Pool((3, 3, 3)), Pool((3, 3, 3), (1, 2, 2))
+    if name == "pooling_attention":
+        return make_pooling_attention((3, 9, 10), (3, 5, 5), dtype=dtype, head_dim=32, residual=True)
+    if name == "pool_qkv":
+        return make_pool_qkv((3, 9, 10), (q, kv, replace(kv, mode="avg")), dtype=dtype, head_dim=32)
+    return make_pool_tokens((3, 9, 10), replace(kv, mode="max"), dtype=dtype, head_dim=32)
+
+
+POOLING = ["pool_tokens", "pool_qkv", "pooling_attention"]
+
+
+@pytest.fixture(params=["global", "mean", *POOLING])
+def step(request: pytest.FixtureRequest, dtype: torch.dtype) -> Step:
+    if request.param not in POOLING:
+        return grid_attention_step(request.param, dtype)
+    problem = pooling(request.param, dtype)
+    floats = [*problem.leaves.values(), *problem.grads_out]
+    return Step(floats, None, partial(kernel_check.evaluate, problem))
 
 
 @every_dtype
-def test_a_captured_step_replays_on_new_data(problem: Problem) -> None:
+def test_a_captured_step_replays_on_new_data(step: Step) -> None:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        evaluate(native, problem)  # what is loaded once cannot be captured
+        step.run()  # what is loaded once cannot be captured
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = evaluate(native, problem)
+        captured = step.run()
     for _ in range(2):
-        for tensor in floats(problem):
-            tensor.normal_()
-        problem.key_mask.copy_(torch.rand(problem.key_mask.shape) > 0.5)
+        step.refill()
         graph.replay()
-        torch.testing.assert_close(captured, evaluate(native, problem), rtol=0, atol=0)
+        torch.testing.assert_close(captured, step.run(), rtol=0, atol=0)
 
 
 @every_dtype
-def test_work_is_queued_on_the_current_stream(problem: Problem) -> None:
+def test_work_is_queued_on_the_current_stream(step: Step) -> None:
     """A kernel on another stream would not wait, and read the NaN that the inputs are at first."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        expected = evaluate(native, problem)
-        evaluate(native, problem)  # leaves memory to the next call, which then allocates none and so cannot wait
+        expected = step.run()
+        step.run()  # leaves memory to the next call, which then allocates none and so cannot wait
     torch.cuda.synchronize()
-    values = [tensor.clone() for tensor in floats(problem)]
-    for tensor in floats(problem):
+    values = [tensor.clone() for tensor in step.floats]
+    for tensor in step.floats:
         tensor.fill_(float("nan"))
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(SECOND // 10)
-        for tensor, value in zip(floats(problem), values, strict=True):
+        for tensor, value in zip(step.floats, values, strict=True):
             tensor.copy_(value)
-        results = evaluate(native, problem)
+        results = step.run()
     torch.cuda.synchronize()
     torch.testing.assert_close(results, expected, rtol=0, atol=0)
 
@@ -81,26 +121,33 @@ def waiting_forbidden() -> Iterator[None]:
 
 
 @every_dtype
-def test_nothing_waits_for_the_gpu(problem: Problem) -> None:
-    evaluate(native, problem)  # loads kernels and allocates, which may wait
+def test_nothing_waits_for_the_gpu(step: Step) -> None:
+    step.run()  # loads kernels and allocates, which may wait
     torch.cuda.synchronize()
     torch.cuda._sleep(SECOND)
     awake = torch.cuda.Event()
     awake.record()
     with waiting_forbidden():
-        evaluate(native, problem)
+        step.run()
     assert not awake.query()
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @every_dtype
-def test_another_device_than_the_current_one(problem: Problem) -> None:
+@pytest.mark.parametrize("name", ["grid_attention", *POOLING])
+def test_another_device_than_the_current_one(name: str, dtype: torch.dtype) -> None:
     other = torch.device("cuda", 1)
-    moved = replace(problem, **{
-        name: getattr(problem, name).to(other) for name in ("qkv", "bias_table", "pad_qkv", "key_mask", "grad_out")
-    })  # fmt: skip
-    check(moved)
-    assert {result.device for result in evaluate(native, moved).values()} == {other}
+    if name in POOLING:
+        moved = pooling(name, dtype).changed(lambda tensor: tensor.to(other))
+        kernel_check.check(moved)
+        results = kernel_check.evaluate(moved)
+    else:
+        problem = windows("mean", dtype)
+        tensors = ("qkv", "bias_table", "pad_qkv", "key_mask", "grad_out")
+        there = replace(problem, **{tensor: getattr(problem, tensor).to(other) for tensor in tensors})
+        check(there)
+        results = evaluate(native, there)
+    assert {result.device for result in results.values()} == {other}
     assert torch.cuda.current_device() == 0
 
 
@@ -137,13 +184,53 @@ def test_more_elements_than_32_bits_can_count() -> None:
     check(last)
 
 
-def extra_memory(problem: Problem) -> float:
+def last_of_many(problem: kernel_check.Problem, batch: int) -> kernel_check.Problem:
+    """The one clip of `problem` behind others that are NaN."""
+
+    def repeated(tensor: Tensor) -> Tensor:
+        if tensor.dim() != 3:
+            return tensor
+        many = tensor.new_full((batch, *tensor.shape[1:]), float("nan"))
+        many[-1:] = tensor
+        return many
+
+    return problem.changed(repeated)
+
+
+POOLING_OF_MODELS: dict[str, Callable[[], kernel_check.Problem]] = {
+    "pool_tokens": lambda: make_pool_tokens(
+        (8, 56, 56), Pool((3, 3, 3), (1, 2, 2)), dtype=torch.bfloat16, batch=1, num_heads=1, head_dim=96
+    ),
+    "pool_qkv": lambda: make_pool_qkv(
+        (8, 56, 56), (None, *[Pool((3, 3, 3), (1, 8, 8))] * 2), dtype=torch.bfloat16, batch=1, num_heads=1, head_dim=32
+    ),
+    "pooling_attention": lambda: make_pooling_attention(
+        (8, 56, 56), (8, 7, 7), dtype=torch.bfloat16, batch=1, num_heads=1, head_dim=96, residual=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_more_pooled_elements_than_32_bits_can_count(name: str) -> None:
+    torch.cuda.empty_cache()
+    if torch.cuda.mem_get_info()[0] < 24 * 1024 * MIB:
+        pytest.skip("needs 24 GiB of free GPU memory")
+    alone = POOLING_OF_MODELS[name]()
+    many = last_of_many(alone, 2**31 // alone.tokens.numel() + 2)
+    assert many.tokens.numel() > 2**31
+    results, expected = kernel_check.evaluate(many), kernel_check.evaluate(alone)
+    for result, wanted in expected.items():
+        if wanted.dim() == 3:
+            assert torch.equal(results[result][-1:], wanted), result
+
+
+def extra_memory(step: Callable[[], dict[str, Tensor]]) -> float:
     """MiB by which the peak of a training step exceeds inputs, result and gradients."""
-    evaluate(native, problem)  # whatever stays loaded
+    step()  # whatever stays loaded
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    results = evaluate(native, problem)
+    results = step()
     needed = sum(result.numel() * result.element_size() for result in results.values())
     return (torch.cuda.max_memory_allocated() - before - needed) / MIB
 
@@ -151,19 +238,27 @@ def extra_memory(problem: Problem) -> float:
 def test_a_stage_of_video_swin_needs_little_beyond_its_inputs_and_results() -> None:
     """The tokens are 28 MiB in float32, the scores of 3 heads would be 113 MiB, a table of one head is 10 KiB."""
     settings = {"dtype": torch.float32, "batch": 1, "num_heads": 3, "head_dim": 32, "shift": (4, 3, 3)}
-    assert extra_memory(make_problem((8, 56, 56), (8, 7, 7), **settings)) < 24
+    problem = make_problem((8, 56, 56), (8, 7, 7), **settings)
+    assert extra_memory(partial(evaluate, native, problem)) < 24
 
 
 def test_attention_among_all_tokens_holds_no_square_of_them() -> None:
     """The scores of 8192 tokens alone would be 256 MiB."""
     settings = {"batch": 1, "num_heads": 1, "head_dim": 16, "bias": False, "pad": False}
-    assert extra_memory(make_problem((8, 32, 32), (8, 32, 32), **settings)) < 8
+    problem = make_problem((8, 32, 32), (8, 32, 32), **settings)
+    assert extra_memory(partial(evaluate, native, problem)) < 8
 
 
 def test_the_bias_of_a_large_plane_is_not_laid_out_pair_by_pair() -> None:
     """4096 tokens of one frame have 64 MiB of pairs, and a table of 63 KiB, of which each thread block has copies."""
     problem = make_problem((1, 64, 64), (1, 64, 64), batch=1, num_heads=1, head_dim=16, pad=False)
-    assert extra_memory(problem) < 40
+    assert extra_memory(partial(evaluate, native, problem)) < 40
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_the_first_block_of_mvit_needs_little_beyond_its_inputs_and_results(name: str) -> None:
+    """The tokens are 4.6 MiB for each 96 channels in bfloat16, the scores would be 19 MiB."""
+    assert extra_memory(partial(kernel_check.evaluate, POOLING_OF_MODELS[name]())) < 16
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -102,7 +102,6 @@ def test_compiled_once_for_all_sizes_with_the_same_gradients(num_prefix: int) ->
     counter, module = CompileCounterWithBackend("aot_eager"), Attention(num_prefix).to(DEVICE)
     compiled = torch.compile(module, backend=counter, fullgraph=True, dynamic=True)
     graphs = []
-    counts = []
     for batch, *grid in SIZES:
         tokens = num_prefix + torch.Size(grid).numel()
         x = torch.randn(batch, tokens, 16, device=DEVICE, requires_grad=True)
