@@ -1,0 +1,3 @@
+#include "pooling_keys.cuh"
+
+template void vtfast::cuda::launch_pooling_keys<float>(const PoolingKernelParams& params, void* stream);

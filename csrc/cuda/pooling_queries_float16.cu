@@ -1,0 +1,4 @@
+#include "pooling_queries.cuh"
+
+template void vtfast::cuda::launch_pooling_queries<vtfast::cuda::Float16>(const PoolingKernelParams& params,
+                                                                          void* stream);
