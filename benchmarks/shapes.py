@@ -183,11 +183,79 @@ FILLING_JOINT = SpaceTimeShape("joint", (8, 14, 14), batch=64)
 
 
 @dataclass(frozen=True)
+class PoolingShape:
+    """The attention of one block of an MViT, over a cls token and a token grid, pooled by windows of 3 x 3 x 3.
+
+    Args:
+        name: of the block.
+        grid: tokens (T, H, W) before the pooling, without cls.
+        num_heads: number of attention heads.
+        q_stride: of the pooling of queries; None where they are not pooled.
+        kv_stride: of the pooling of keys and values.
+        relative: whether there are relative positions along every axis and residual pooling, as in MViTv2.
+        head_dim: channels of a head.
+        batch: clips.
+    """
+
+    name: str
+    grid: Triple
+    num_heads: int
+    q_stride: Triple | None
+    kv_stride: Triple
+    relative: bool = True
+    head_dim: int = 96
+    batch: int = 1
+
+    @property
+    def channels(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def q_grid(self) -> Triple:
+        return _pooled(self.grid, self.q_stride or (1, 1, 1))
+
+    @property
+    def k_grid(self) -> Triple:
+        return _pooled(self.grid, self.kv_stride)
+
+    @property
+    def num_scores(self) -> int:
+        """Pairs of query and key, of all clips and heads."""
+        return self.batch * self.num_heads * (1 + prod(self.q_grid)) * (1 + prod(self.k_grid))
+
+    @property
+    def product_flops(self) -> int:
+        """Floating point operations of one of attention's matrix products: two in the forward, five in the backward."""
+        return 2 * self.num_scores * self.head_dim
+
+
+def _pooled(grid: Triple, stride: Triple) -> Triple:
+    """Sizes after windows of three tokens with one of padding on either side."""
+    t, h, w = ((size - 1) // step + 1 for size, step in zip(grid, stride, strict=True))
+    return t, h, w
+
+
+# Blocks at 16 x 224 x 224, patches of 2 x 4 x 4: the first of each stage, and one inside the longest.
+MVIT_V1_B_BLOCKS = (
+    PoolingShape("MViT-B block 0", (8, 56, 56), 1, None, (1, 8, 8), relative=False),
+    PoolingShape("MViT-B block 1", (8, 56, 56), 2, (1, 2, 2), (1, 4, 4), relative=False),
+    PoolingShape("MViT-B block 3", (8, 28, 28), 4, (1, 2, 2), (1, 2, 2), relative=False),
+)
+MVIT_V2_S_BLOCKS = (
+    PoolingShape("MViTv2-S block 0", (8, 56, 56), 1, (1, 1, 1), (1, 8, 8)),
+    PoolingShape("MViTv2-S block 1", (8, 56, 56), 2, (1, 2, 2), (1, 4, 4)),
+    PoolingShape("MViTv2-S block 3", (8, 28, 28), 4, (1, 2, 2), (1, 2, 2)),
+    PoolingShape("MViTv2-S block 4", (8, 14, 14), 4, (1, 1, 1), (1, 2, 2)),
+    PoolingShape("MViTv2-S block 14", (8, 14, 14), 8, (1, 2, 2), (1, 1, 1)),
+)
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """A video backbone on a clip.
 
     Args:
-        model: name in vtfast's registry, and for a Video Swin in torchvision.
+        model: name in vtfast's registry, and for a Video Swin or an MViT in torchvision.
         clip: (B, C, T, H, W).
         config: options of vtfast's model that differ from the published ones; upstreams follow those they know.
     """
@@ -205,3 +273,5 @@ SWIN3D_T = ModelShape("swin3d_t", (1, 3, 16, 224, 224))
 TIMESFORMER_BASE = ModelShape("timesformer_base", (1, 3, 8, 224, 224))
 TIMESFORMER_L = ModelShape("timesformer_l", (1, 3, 96, 224, 224))
 TIMESFORMER_LUCIDRAINS = ModelShape("timesformer_lucidrains", (1, 3, 8, 224, 224))
+MVIT_V1_B = ModelShape("mvit_v1_b", (1, 3, 16, 224, 224))
+MVIT_V2_S = ModelShape("mvit_v2_s", (1, 3, 16, 224, 224))

@@ -1,0 +1,241 @@
+"""The attention of an MViT's block between its linear layers, and parts of it, as PyTorch users have it.
+
+Everybody starts from packed qkv as the projection leaves it. Peers do what the published models do: heads to the
+front, tokens to channels first for a depthwise `Conv3d` and back, cls apart and back, LayerNorm, scores, relative
+positions gathered and added, softmax, residual pooling, and heads to the back, which the output projection needs.
+vtfast reads and writes where the tensors lie.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from benchmarks.measure import Outputs, Way
+from benchmarks.shapes import PoolingShape, Triple
+from vtfast import ops, use_backend
+from vtfast.reference import TokenPool, relative_rows
+
+KERNEL, EPS = (3, 3, 3), 1e-6
+SKIP_KERNEL = (1, 3, 3)
+
+Tensors = Mapping[str, Tensor]
+Function = Callable[[PoolingShape, Tensors], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The same numbers for everybody.
+
+    Args:
+        shape: the sizes.
+        tensors: what has a gradient: the tokens first, then the parameters.
+        grads_out: for each result, in vtfast's layout, [B, N, C].
+    """
+
+    shape: PoolingShape
+    tensors: dict[str, Tensor]
+    grads_out: tuple[Tensor, ...]
+
+    @staticmethod
+    def make(shape: PoolingShape, work: str, dtype: torch.dtype, requires_grad: bool, device: str = "cpu") -> "Inputs":
+        """Normal numbers; leaves of a graph if `requires_grad`."""
+        generator = torch.Generator(device).manual_seed(0)
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(size, generator=generator, device=device)
+
+        def tokens(grid: Triple, channels: int) -> Tensor:
+            return normal(shape.batch, 1 + prod(grid), channels)
+
+        if work == SKIP:
+            tensors = {"x": tokens(shape.grid, shape.channels)}
+            outs: Sequence[Triple] = [shape.q_grid]
+        else:
+            tensors = {"qkv": tokens(shape.grid, 3 * shape.channels)}
+            for part in pooled_parts(shape):
+                tensors[f"{part}_weight"] = normal(shape.head_dim, 1, *KERNEL) * prod(KERNEL) ** -0.5
+                # Weight and bias; together, as the gradient of the bias of keys is zero but for rounding.
+                tensors[f"{part}_norm"] = torch.tensor([[1.0], [0.0]], device=device) + 0.1 * normal(2, shape.head_dim)
+            outs = [shape.q_grid] if work == ATTENTION else [shape.q_grid, shape.k_grid, shape.k_grid]
+        if work == ATTENTION and shape.relative:
+            for axis, q_size, k_size in zip("thw", shape.q_grid, shape.k_grid, strict=True):
+                tensors[f"rel_pos_{axis}"] = normal(2 * max(q_size, k_size) - 1, shape.head_dim) * 0.1
+        tensors = {name: tensor.to(dtype).requires_grad_(requires_grad) for name, tensor in tensors.items()}
+        return Inputs(shape, tensors, tuple(tokens(grid, shape.channels).to(dtype) for grid in outs))
+
+
+def pooled_parts(shape: PoolingShape) -> str:
+    """Which of q, k and v are pooled."""
+    return "kv" if shape.q_stride is None else "qkv"
+
+
+def strides(shape: PoolingShape) -> dict[str, Triple]:
+    """Of the pooling of each part that is pooled."""
+    return {part: shape.kv_stride if part in "kv" else shape.q_stride or (1, 1, 1) for part in pooled_parts(shape)}
+
+
+def reference_outputs(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, device: str = "cpu") -> Outputs:
+    """Results, and with the backward the gradients of every input, of vtfast's specification in float64."""
+    inputs = Inputs.make(shape, work, dtype, mode != "forward", device)
+    exact = Inputs(
+        shape,
+        {name: x.detach().double().requires_grad_(x.requires_grad) for name, x in inputs.tensors.items()},
+        tuple(grad.double() for grad in inputs.grads_out),
+    )
+    with use_backend("reference"):
+        return _run(WORKS[work]["vtfast"], exact, exact.grads_out, mode)
+
+
+def pooling_ways(
+    shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, names: Sequence[str], device: str = "cpu"
+) -> list[Way]:
+    """The ways of `names` of doing `work` on the same numbers."""
+    inputs = Inputs.make(shape, work, dtype, mode != "forward", device)
+    return [_way(name, inputs, work, mode) for name in names]
+
+
+def _way(name: str, inputs: Inputs, work: str, mode: str) -> Way:
+    function = WORKS[work]["eager" if name == "compile" else name]
+    if name == "compile":
+        function = torch.compile(function, dynamic=False)
+    # What the pooling alone gives, a peer has by heads.
+    by_heads = work == POOLING and name != "vtfast"
+    grads_out = inputs.grads_out
+    if by_heads:
+        grads_out = tuple(_by_heads(grad, inputs.shape).contiguous() for grad in grads_out)
+
+    def outputs(returned: Outputs) -> Outputs:
+        if not by_heads:
+            return returned
+        return (*(rearrange(out, "b h n d -> b n (h d)") for out in returned[:3]), *returned[3:])
+
+    return Way(name, lambda: _run(function, inputs, grads_out, mode), outputs)
+
+
+def _run(function: Function, inputs: Inputs, grads_out: tuple[Tensor, ...], mode: str) -> Outputs:
+    if mode == "forward":
+        with torch.no_grad():
+            return function(inputs.shape, inputs.tensors)
+    outs = function(inputs.shape, inputs.tensors)
+    grads = torch.autograd.grad(outs, list(inputs.tensors.values()), grads_out)
+    return (*(out.detach() for out in outs), *grads)
+
+
+def vtfast_attention(shape: PoolingShape, tensors: Tensors) -> tuple[Tensor, ...]:
+    q, k, v = vtfast_pooling(shape, tensors)
+    tables = {name: tensor for name, tensor in tensors.items() if name.startswith("rel_pos")}
+    out = ops.pooling_attention(
+        q, k, v, shape.q_grid, shape.k_grid, num_heads=shape.num_heads, num_prefix=1, residual=shape.relative, **tables
+    )
+    return (out,)
+
+
+def vtfast_pooling(shape: PoolingShape, tensors: Tensors) -> tuple[Tensor, ...]:
+    pools = {
+        part: TokenPool(KERNEL, stride, "conv", *_parameters(part, tensors)) for part, stride in strides(shape).items()
+    }
+    return ops.pool_qkv(tensors["qkv"], shape.grid, num_heads=shape.num_heads, num_prefix=1, eps=EPS, **pools)
+
+
+def vtfast_skip(shape: PoolingShape, tensors: Tensors) -> tuple[Tensor, ...]:
+    assert shape.q_stride is not None
+    x = tensors["x"]
+    return (ops.pool_tokens(x, shape.grid, kernel=SKIP_KERNEL, stride=shape.q_stride, mode="max", num_prefix=1),)
+
+
+def eager_attention(shape: PoolingShape, tensors: Tensors) -> tuple[Tensor, ...]:
+    q, k, v = eager_pooling(shape, tensors)
+    scores = (q * shape.head_dim**-0.5) @ k.transpose(-2, -1)
+    if shape.relative:
+        scores[:, :, 1:, 1:] += _relative_scores(shape, q, tensors)
+    return (_joined(scores.softmax(dim=-1) @ v, q, shape),)
+
+
+def sdpa_attention(shape: PoolingShape, tensors: Tensors) -> tuple[Tensor, ...]:
+    """With the relative positions as a tensor of the scores' size."""
+    q, k, v = eager_pooling(shape, tensors)
+    bias = F.pad(_relative_scores(shape, q, tensors), (1, 0, 1, 0)) if shape.relative else None
+    return (_joined(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), q, shape),)
+
+
+def eager_pooling(shape: PoolingShape, tensors: Tensors) -> tuple[Tensor, ...]:
+    parts = dict(zip("qkv", _by_heads(tensors["qkv"], shape, 3), strict=True))
+    for part, stride in strides(shape).items():
+        weight, *norm = _parameters(part, tensors)
+        parts[part] = F.layer_norm(
+            _pooled(
+                parts[part], shape, lambda x, w=weight, s=stride: F.conv3d(x, w, None, s, (1, 1, 1), groups=len(w))
+            ),
+            (shape.head_dim,),
+            *norm,
+            EPS,
+        )
+    return tuple(parts.values())
+
+
+def eager_skip(shape: PoolingShape, tensors: Tensors) -> tuple[Tensor, ...]:
+    x = tensors["x"][:, None]
+    return (_pooled(x, shape, lambda x: F.max_pool3d(x, SKIP_KERNEL, shape.q_stride, (0, 1, 1)))[:, 0],)
+
+
+def _pooled(
+    x: Tensor,  # [B, heads, 1 + T*H*W, D]
+    shape: PoolingShape,
+    pool: Callable[[Tensor], Tensor],
+) -> Tensor:  # [B, heads, 1 + T'*H'*W', D]
+    """Cls, and the other tokens pooled, channels first."""
+    cls, x = x.tensor_split([1], dim=2)
+    batch, heads = x.shape[:2]
+    volume = x.transpose(2, 3).reshape(batch * heads, -1, *shape.grid).contiguous()
+    return torch.cat([cls, pool(volume).flatten(2).unflatten(0, (batch, heads)).transpose(2, 3)], dim=2)
+
+
+def _relative_scores(
+    shape: PoolingShape,
+    q: Tensor,  # [B, heads, 1 + Tq*Hq*Wq, D]
+    tensors: Tensors,
+) -> Tensor:  # [B, heads, Tq*Hq*Wq, Tk*Hk*Wk]
+    volume = q[:, :, 1:].unflatten(2, shape.q_grid)
+    t, h, w = (
+        tensors[f"rel_pos_{axis}"][relative_rows(*sizes).to(q.device)]
+        for axis, *sizes in zip("thw", shape.q_grid, shape.k_grid, strict=True)
+    )
+    scores = (
+        torch.einsum("bnthwd, tkd -> bnthwk", volume, t)[..., :, None, None]
+        + torch.einsum("bnthwd, hkd -> bnthwk", volume, h)[..., None, :, None]
+        + torch.einsum("bnthwd, wkd -> bnthwk", volume, w)[..., None, None, :]
+    )
+    return scores.flatten(5).flatten(2, 4)
+
+
+def _joined(x: Tensor, q: Tensor, shape: PoolingShape) -> Tensor:
+    """[B, heads, N, D] with the residual -> [B, N, C]."""
+    if shape.relative:
+        x[:, :, 1:] += q[:, :, 1:]
+    return x.transpose(1, 2).flatten(2)
+
+
+def _by_heads(x: Tensor, shape: PoolingShape, packed: int = 1) -> Any:
+    """[B, N, C] -> [B, heads, N, D]; several packed in the channels -> as many."""
+    parts = x.unflatten(-1, (packed, shape.num_heads, shape.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+    return parts[0] if packed == 1 else parts
+
+
+def _parameters(part: str, tensors: Tensors) -> list[Tensor]:
+    """Of the convolution, and weight and bias of the norm."""
+    return [tensors[f"{part}_weight"], *tensors[f"{part}_norm"].unbind()]
+
+
+ATTENTION, POOLING, SKIP = "attention", "pooling", "skip"
+
+WORKS: dict[str, dict[str, Function]] = {
+    ATTENTION: {"eager": eager_attention, "SDPA": sdpa_attention, "vtfast": vtfast_attention},
+    POOLING: {"eager": eager_pooling, "vtfast": vtfast_pooling},
+    SKIP: {"eager": eager_skip, "vtfast": vtfast_skip},
+}

@@ -1,0 +1,77 @@
+"""The pooling of MViT's blocks alone: that of q, k and v with its norms, and that of the skip path."""
+
+from collections.abc import Iterator
+from functools import partial
+from math import prod
+
+import torch
+
+from benchmarks import ceilings
+from benchmarks.measure import Case, Way
+from benchmarks.peers import MODES
+from benchmarks.pooling_peers import POOLING, SKIP, pooling_ways, reference_outputs
+from benchmarks.report import Section, timing_section
+from benchmarks.scope import Scope
+from benchmarks.shapes import MVIT_V1_B_BLOCKS, MVIT_V2_S_BLOCKS, PoolingShape
+from benchmarks.suites.pooling_attention import DTYPES
+
+# Of the results, and of them and every gradient: a parameter's gathers the rounding of all tokens.
+TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (3e-2, 1e-1)}
+
+_QKV = (
+    "Depthwise convolution of 3 x 3 x 3 and LayerNorm of q, k and v, from packed qkv of one clip of 16 x 224 x 224, "
+    "cls included, heads of 96. Peers leave the results by heads, where their attention wants them. `copy` moves as "
+    "many bytes as are read and written at least"
+)
+_SKIP = "Max pooling of 1 x 3 x 3 with stride (1, 2, 2) of all channels of the tokens, on the path around the attention"
+
+
+def run(scope: Scope) -> list[Section]:
+    """Forward, and forward + backward, of either pooling."""
+    sections = []
+    for work, title, notes in ((POOLING, "Pooling of q, k, v", _QKV), (SKIP, "Pooling of the skip path", _SKIP)):
+        for mode in MODES:
+            sections.append(
+                timing_section(f"{title}, {mode}", f"{notes}.", cases(scope, work, mode), scope.core_effort)
+            )
+    return sections
+
+
+def cases(scope: Scope, work: str, mode: str) -> Iterator[Case]:
+    """A case for each dtype and block that pools."""
+    for dtype in DTYPES:
+        for shape in shapes_of(scope, work):
+            yield case_of(shape, work, dtype, mode, compiled=scope.compile and shape.name.endswith("block 1"))
+
+
+def shapes_of(scope: Scope, work: str) -> list[PoolingShape]:
+    """The blocks; around the attention only those that pool queries with a stride do."""
+    shapes = MVIT_V2_S_BLOCKS[:2] if scope.quick else (*MVIT_V2_S_BLOCKS, *MVIT_V1_B_BLOCKS[:1])
+    return [shape for shape in shapes if work == POOLING or shape.q_grid != shape.grid]
+
+
+def case_of(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, compiled: bool = False) -> Case:
+    """One row."""
+    short = str(dtype).removeprefix("torch.")
+    return Case(
+        name=f"{short}, {shape.name}",
+        ways=partial(_ways, shape, work, dtype, mode, compiled),
+        reference=partial(reference_outputs, shape, work, dtype, mode),
+        tolerance=TOLERANCES[dtype][MODES.index(mode)],
+        facts={"block": shape.name, "work": work, "dtype": short, "mode": mode},
+    )
+
+
+def fewest_bytes(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str) -> int:
+    """Forward: reads the tokens, writes the results. Backward: reads both's like again, writes the tokens' gradient."""
+    before, after, keys = (1 + prod(grid) for grid in (shape.grid, shape.q_grid, shape.k_grid))
+    tokens, results = (3 * before, after + 2 * keys) if work == POOLING else (before, after)
+    rows = tokens + results if mode == "forward" else 3 * tokens + 2 * results
+    return shape.batch * rows * shape.channels * dtype.itemsize
+
+
+def _ways(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, compiled: bool) -> list[Way]:
+    names = ["eager", *["compile"] * compiled, "vtfast"]
+    # A copy reads and writes each of its bytes.
+    copy = ceilings.copy(size=fewest_bytes(shape, work, dtype, mode) // 2)
+    return [*pooling_ways(shape, work, dtype, mode, names), copy]
