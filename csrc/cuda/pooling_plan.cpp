@@ -17,15 +17,19 @@ constexpr int64_t kKeysOfSplit = 128, kWantedBlocks = 512, kFewestQueries = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// From the most wanted to the one that always fits.
+// From the most wanted to the one that always fits. Two blocks on a multiprocessor hide each other's loads, so one
+// alone comes second.
 struct Candidate {
-  int warps;
+  int blocks;      // of a multiprocessor, if registers allow
+  int most_warps;  // of a block, likewise
   int chunk;
   int stages;
 };
 
-constexpr Candidate kCandidates[] = {{8, 64, 2}, {8, 32, 2}, {4, 64, 2}, {4, 32, 2},
-                                     {4, 32, 1}, {2, 32, 1}, {1, 16, 1}};
+constexpr Candidate kCandidates[] = {
+    {2, 8, 64, 2}, {2, 4, 64, 2}, {2, 8, 32, 2}, {1, 8, 64, 2}, {1, 8, 32, 2},
+    {1, 4, 64, 2}, {1, 4, 32, 2}, {1, 4, 32, 1}, {1, 2, 32, 1}, {1, 1, 16, 1},
+};
 
 // Of the queries.
 int split_share(const PoolingAttentionParams& p) {
@@ -65,17 +69,17 @@ PoolingPlan make_pooling_plan(const PoolingAttentionParams& p, const Device& dev
   plan.share = keys ? split_share(p) : static_cast<int>(ceil_div(p.num_keys(), 16) * 16);
   plan.splits = keys ? static_cast<int>(ceil_div(p.num_queries(), plan.share)) : 1;
   const int size = element_size(p.data_type);
-  for (int blocks = PoolingBounds::of(pass, plan.padded_dim, size).blocks; blocks > 0; --blocks) {
-    const int available = std::min(device.shared_per_block, device.shared_per_sm / blocks - kReservedShared);
-    for (const Candidate& candidate : kCandidates) {
-      plan.warps = candidate.warps;
-      plan.chunk = candidate.chunk;
-      plan.stages = candidate.stages;
-      plan.row_sets = static_cast<int>(ceil_div(rows, plan.rows()));
-      plan.shared_bytes = PoolingLayout::of(plan, pass, size).total;
-      const bool fills_the_gpu = p.batch * p.num_heads * plan.row_sets * plan.splits >= device.num_sms;
-      if (plan.shared_bytes <= available && (fills_the_gpu || plan.warps <= 4)) return plan;
-    }
+  const PoolingBounds bounds = PoolingBounds::of(pass, plan.padded_dim, size);
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.blocks > bounds.blocks) continue;
+    plan.warps = std::min(candidate.most_warps, bounds.warps);
+    plan.chunk = candidate.chunk;
+    plan.stages = candidate.stages;
+    plan.row_sets = static_cast<int>(ceil_div(rows, plan.rows()));
+    plan.shared_bytes = PoolingLayout::of(plan, pass, size).total;
+    const int available = std::min(device.shared_per_block, device.shared_per_sm / candidate.blocks - kReservedShared);
+    const bool fills_the_gpu = p.batch * p.num_heads * plan.row_sets * plan.splits >= device.num_sms;
+    if (plan.shared_bytes <= available && (fills_the_gpu || plan.warps <= 4)) return plan;
   }
   throw std::logic_error("pooling_attention: no launch plan fits the GPU's shared memory");
 }

@@ -31,8 +31,9 @@ struct PoolingBounds {
   int blocks;  // of that size that a multiprocessor holds at least
 
   VTFAST_HOST_DEVICE static constexpr PoolingBounds of(PoolingPass pass, int padded_dim, int element_size) {
-    const bool narrow = padded_dim * element_size <= 64;
-    return {8, narrow && pass == PoolingPass::kForward ? 2 : 1};
+    const int row_bytes = padded_dim * element_size;
+    if (pass != PoolingPass::kForward || row_bytes > 384) return {8, 1};
+    return row_bytes <= 128 ? PoolingBounds{8, 2} : PoolingBounds{6, 2};
   }
 };
 
