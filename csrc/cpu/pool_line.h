@@ -44,6 +44,12 @@ struct WindowTaps {
     }
     return last;
   }
+
+  // Whether place j takes the tokens j - 1, j and j + 1, in whatever order, and the line has as many tokens as places.
+  bool are_three_neighbours(int64_t places) const {
+    return count == 3 && step == 1 && size == places && taps[1].offset == 0 && taps[0].offset == -taps[2].offset &&
+           (taps[0].offset == 1 || taps[0].offset == -1);
+  }
 };
 
 template <class Acc>
@@ -72,18 +78,24 @@ class PoolLine {
   using Acc = AccOf<T>;
   using Line = WindowLine<T, Acc>;
 
-  // Places of the window that are worked on at once, their weights read once.
+  // Places of the window that are worked on at once, their weights read once: of any window, and of one of three
+  // neighbours that moves by one, where a token is read once for the three places it belongs to.
   static constexpr int kPlaces = 4;
+  static constexpr int kPlacesOfThree = 8;
 
-  static size_t scratch_bytes(int64_t padded) { return Scratch::bytes_of<Acc>(kPlaces * padded); }
+  static size_t scratch_bytes(int64_t padded) { return Scratch::bytes_of<Acc>(kPlacesOfThree * padded); }
 
   PoolLine(int64_t head_dim, int64_t padded, int64_t token_stride, Scratch& scratch)
-      : head_dim_(head_dim), padded_(padded), token_stride_(token_stride), rows_(scratch.take<Acc>(kPlaces * padded)) {}
+      : head_dim_(head_dim),
+        padded_(padded),
+        token_stride_(token_stride),
+        rows_(scratch.take<Acc>(kPlacesOfThree * padded)) {}
 
   // Calls emit(place, row [padded]) for each of `places` places, in their order; what lies off the lines counts as 0,
   // or not at all for a maximum.
   template <class Emit>
   void run(const std::vector<Line>& lines, const WindowTaps& taps, int64_t places, Emit emit) {
+    if (Pool::kWeighted && taps.are_three_neighbours(places)) return run_three(lines, taps, places, emit);
     const int64_t first = std::min(taps.first_inside(), places), last = taps.last_inside(places);
     int64_t place = 0;
     while (place < places) {
@@ -103,6 +115,67 @@ class PoolLine {
   }
 
  private:
+  template <class Emit>
+  void run_three(const std::vector<Line>& lines, const WindowTaps& taps, int64_t places, Emit emit) {
+    int64_t place = 0;
+    const auto run = [&]<int kCount>() {
+      for (; place + kCount <= places; place += kCount) {
+        pool_three<kCount>(lines, taps, place);
+        for (int i = 0; i < kCount; ++i) emit(place + i, rows_ + i * padded_);
+      }
+    };
+    run.template operator()<kPlacesOfThree>();
+    run.template operator()<4>();
+    run.template operator()<1>();
+  }
+
+  template <int kCount>
+  void pool_three(const std::vector<Line>& lines, const WindowTaps& taps, int64_t place) {
+    constexpr int kLane = kLanes<Acc>;
+    int64_t d = 0;
+    if constexpr (kPair == 2) {
+      for (; d + 2 * kLane <= head_dim_; d += 2 * kLane) pool_three_channels<kCount, 2, false>(lines, taps, place, d);
+    }
+    for (; d + kLane <= head_dim_; d += kLane) pool_three_channels<kCount, 1, false>(lines, taps, place, d);
+    if (d < head_dim_) pool_three_channels<kCount, 1, true>(lines, taps, place, d);
+  }
+
+  // As pool_channels, for three neighbours.
+  template <int kCount, int kVectors, bool kPartial>
+  __attribute__((noinline)) void pool_three_channels(const std::vector<Line>& lines, const WindowTaps& taps,
+                                                     int64_t place, int64_t d) {
+    Vector<Acc> pooled[kCount][kVectors] = {};
+    const bool has_left = place > 0, has_right = place + kCount < taps.size;
+    // By where the token lies from the place: before it, on it, behind it.
+    const int before = taps.taps[0].offset < 0 ? 0 : 2;
+    const int64_t tap[3] = {taps.taps[before].tap, taps.taps[1].tap, taps.taps[2 - before].tap};
+    for (const Line& line : lines) {
+      Vector<Acc> weights[3][kVectors];
+#pragma GCC unroll 3
+      for (int k = 0; k < 3; ++k) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) weights[k][v] = load(line.weights + tap[k] * padded_ + d + v * kLanes<Acc>);
+      }
+      const T* x = line.tokens + (place - 1) * token_stride_ + d;
+#pragma GCC unroll 10
+      for (int i = -1; i <= kCount; ++i, x += token_stride_) {
+        if ((i == -1 && !has_left) || (i == kCount && !has_right)) continue;
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          const Vector<Acc> token = fetch<kPartial>(x + v * kLanes<Acc>, d);
+          if (i + 1 < kCount) pooled[i + 1][v] += token * weights[0][v];
+          if (i >= 0 && i < kCount) pooled[i][v] += token * weights[1][v];
+          if (i >= 1) pooled[i - 1][v] += token * weights[2][v];
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) store(rows_ + i * padded_ + d + v * kLanes<Acc>, pooled[i][v]);
+    }
+  }
+
   void pool_partly(const std::vector<Line>& lines, const WindowTaps& taps, int64_t place) {
     inside_.clear();
     for (int64_t i = 0; i < taps.count; ++i) {
@@ -165,10 +238,13 @@ class PoolLine {
     return load_as_acc(source);
   }
 
+  // Vectors of channels for which the places of three neighbours fit into the registers.
+  static constexpr int kPair = kVectorBytes == 64 ? 2 : 1;
+
   int64_t head_dim_;
   int64_t padded_;
   int64_t token_stride_;
-  Acc* rows_;  // [kPlaces, padded]
+  Acc* rows_;  // [kPlacesOfThree, padded]
   std::vector<WindowTap> inside_;
 };
 

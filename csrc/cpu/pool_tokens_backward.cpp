@@ -11,13 +11,13 @@ namespace vtfast::cpu {
 namespace {
 
 // How the outputs are cut up: sums over them follow this cut, so it depends on sizes alone, never on the number of
-// threads. A line is one head of one (t, h) of a clip; the prefix of a clip is one more chunk.
+// threads. The prefix of a clip is one more chunk.
 struct Chunks {
   int64_t lines;
   int64_t lines_per_chunk;
   int64_t count;
 
-  explicit Chunks(const PoolTokensParams& p) : lines(p.batch * p.t.pooled * p.h.pooled * p.num_heads) {
+  explicit Chunks(const PoolTokensParams& p) : lines(HeadLine::num_outputs(p, PoolOrder(p))) {
     constexpr int64_t kWanted = 64;
     lines_per_chunk = (lines + kWanted - 1) / kWanted;
     count = (lines + lines_per_chunk - 1) / lines_per_chunk;
@@ -63,7 +63,7 @@ class PooledGradient {
     const int64_t padded = round_up(p.head_dim, kLanes<Acc>);
     return WindowWeights<Acc>::scratch_bytes(p) + HeadNorm<Acc>::scratch_bytes(p.head_dim) +
            PoolLine<T, Pool>::scratch_bytes(padded) + Scratch::bytes_of<Acc>(padded) +
-           Scratch::bytes_of<Acc>(p.w.pooled * padded);
+           Scratch::bytes_of<Acc>(PoolOrder(p).line.axis.pooled * padded);
   }
 
   PooledGradient(const PoolTokensParams& p, const PoolTokensGradients& gradients, Acc* d_pooled, Acc* winners,
@@ -73,37 +73,38 @@ class PooledGradient {
         d_pooled_(d_pooled),
         winners_(winners),
         padded_(round_up(p.head_dim, kLanes<Acc>)),
+        order_(p),
         weights_(p, scratch),
         norm_(p.norm_weight, p.norm_bias, p.head_dim, p.eps, scratch),
-        line_(p.head_dim, padded_, p.x.token_stride, scratch),
-        window_(p),
+        line_(p.head_dim, padded_, order_.line.input * p.x.token_stride, scratch),
+        window_(p, order_),
         d_row_(scratch.take<Acc>(padded_)),
-        d_line_(scratch.take<Acc>(p.w.pooled * padded_)) {}
+        d_line_(scratch.take<Acc>(order_.line.axis.pooled * padded_)) {}
 
   void run(int64_t index, const ChunkSums<Acc>& sums) {
-    const int64_t head = index % p_.num_heads, h = index / p_.num_heads % p_.h.pooled;
-    const int64_t t = index / p_.num_heads / p_.h.pooled % p_.t.pooled;
-    const int64_t batch = index / p_.num_heads / p_.h.pooled / p_.t.pooled;
-    const T* grid = static_cast<const T*>(p_.x.data) + batch * p_.x.batch_stride + p_.num_prefix * p_.x.token_stride +
-                    head * p_.head_dim;
-    const int64_t first = (t * p_.h.pooled + h) * p_.w.pooled, channels = p_.channels();
-    const T* grad_out = static_cast<const T*>(gradients_.grad_out) + head * p_.head_dim +
-                        (batch * (p_.num_prefix + p_.num_outputs()) + p_.num_prefix + first) * channels;
-    const int64_t target = (batch * p_.num_outputs() + first) * channels + head * p_.head_dim;
-    const auto& lines = window_.lines(grid, weights_, t, h);
+    const HeadLine at = HeadLine::of_outputs(p_, order_, index);
+    const T* grid = static_cast<const T*>(p_.x.data) + at.batch * p_.x.batch_stride +
+                    p_.num_prefix * p_.x.token_stride + at.head * p_.head_dim;
+    const int64_t first = at.outer * order_.outer.output + at.inner * order_.inner.output, channels = p_.channels();
+    const int64_t places = order_.line.axis.pooled, stride = order_.line.output * channels;
+    const T* grad_out = static_cast<const T*>(gradients_.grad_out) + at.head * p_.head_dim +
+                        (at.batch * (p_.num_prefix + p_.num_outputs()) + p_.num_prefix + first) * channels;
+    const int64_t target = (at.batch * p_.num_outputs() + first) * channels + at.head * p_.head_dim;
+    const auto& lines = window_.lines(grid, weights_, at);
     const auto differentiate = [&](int64_t place, Acc* row) {
-      load_row(grad_out + place * channels, p_.head_dim, padded_, Acc(1), d_row_);
+      load_row(grad_out + place * stride, p_.head_dim, padded_, Acc(1), d_row_);
       norm_.differentiate(row, d_row_, sums.norm_weight, sums.norm_bias);
-      std::copy_n(row, padded_, d_line_ + place * padded_);
-      store_row(row, p_.head_dim, Acc(1), d_pooled_ + target + place * channels);
+      if (row != d_line_ + place * padded_) std::copy_n(row, padded_, d_line_ + place * padded_);
+      store_row(row, p_.head_dim, Acc(1), d_pooled_ + target + place * stride);
     };
     if (norm_.present()) {
-      line_.run(lines, window_.taps(), p_.w.pooled, differentiate);
+      line_.run(lines, window_.taps(), places, differentiate);
     } else {
-      for (int64_t place = 0; place < p_.w.pooled; ++place) differentiate(place, d_line_ + place * padded_);
+      for (int64_t place = 0; place < places; ++place) differentiate(place, d_line_ + place * padded_);
     }
     if (winners_ != nullptr) {
-      find_winners<T>(lines, window_.taps(), p_.w.pooled, p_.x.token_stride, p_.head_dim, winners_ + target, channels);
+      find_winners<T>(lines, window_.taps(), places, order_.line.input * p_.x.token_stride, p_.head_dim,
+                      winners_ + target, stride);
     }
     if (gradients_.d_weight != nullptr) add_weights(lines, sums.weight);
   }
@@ -112,87 +113,97 @@ class PooledGradient {
   // sums[tap] += sum over the places of d_line[place] x[the token under the tap]
   void add_weights(const std::vector<WindowLine<T, Acc>>& lines, Acc* sums) {
     const WindowTaps taps = window_.taps();
+    const bool three = taps.are_three_neighbours(order_.line.axis.pooled);
     for (const auto& line : lines) {
-      int64_t tap = 0;
-      for (; tap + kTaps <= taps.count; tap += kTaps) add_taps<kTaps>(line, taps, tap, sums);
-      for (; tap < taps.count; ++tap) add_taps<1>(line, taps, tap, sums);
+      Acc* target = sums + line.first_tap * padded_;
+      if (three) {
+        for_each_chunk([&]<int kVectors, bool kPartial>(int64_t d) { add_three<kVectors, kPartial>(line, d, target); });
+        continue;
+      }
+      for (int64_t i = 0; i < taps.count; ++i) {
+        const WindowTaps tap{taps.taps + i, 1, taps.step, taps.size};
+        for_each_chunk([&]<int kVectors, bool kPartial>(int64_t d) {
+          add_channels<kVectors, kPartial>(line, tap, d, target + tap.taps->tap * padded_);
+        });
+      }
     }
   }
 
-  // Taps next to each other, over the places that have them all on the line; each alone over the others.
-  template <int kCount>
-  void add_taps(const WindowLine<T, Acc>& line, const WindowTaps& all, int64_t tap, Acc* sums) {
-    const WindowTaps taps{all.taps + tap, kCount, all.step, all.size};
-    const int64_t first = std::min(taps.first_inside(), p_.w.pooled);
-    const int64_t last = std::max(taps.last_inside(p_.w.pooled), first);
-    add_places<kCount>(line, taps, first, last, sums);
-    for (int i = 0; i < kCount && kCount > 1; ++i) {
-      const WindowTaps one{taps.taps + i, 1, taps.step, taps.size};
-      add_places<1>(line, one, one.first_inside(), std::min(first, one.last_inside(p_.w.pooled)), sums);
-      add_places<1>(line, one, std::max(last, one.first_inside()), one.last_inside(p_.w.pooled), sums);
-    }
-  }
-
-  template <int kCount>
-  void add_places(const WindowLine<T, Acc>& line, const WindowTaps& taps, int64_t first, int64_t last, Acc* sums) {
-    if (first >= last) return;
+  // Calls body.template operator()<kVectors, kPartial>(d) for the channels in turn.
+  template <class Body>
+  VTFAST_INLINE void for_each_chunk(Body body) const {
     int64_t d = 0;
-    for (; d + 3 * kLanes<Acc> <= p_.head_dim; d += 3 * kLanes<Acc>) {
-      add_channels<kCount, 3, false>(line, taps, first, last, d, sums);
-    }
-    for (; d + kLanes<Acc> <= p_.head_dim; d += kLanes<Acc>) {
-      add_channels<kCount, 1, false>(line, taps, first, last, d, sums);
-    }
-    if (d < p_.head_dim) add_channels<kCount, 1, true>(line, taps, first, last, d, sums);
+    for (; d + 3 * kLanes<Acc> <= p_.head_dim; d += 3 * kLanes<Acc>) body.template operator()<3, false>(d);
+    for (; d + kLanes<Acc> <= p_.head_dim; d += kLanes<Acc>) body.template operator()<1, false>(d);
+    if (d < p_.head_dim) body.template operator()<1, true>(d);
   }
 
-  template <int kCount, int kVectors, bool kPartial>
-  __attribute__((noinline)) void add_channels(const WindowLine<T, Acc>& line, const WindowTaps& taps, int64_t first,
-                                              int64_t last, int64_t d, Acc* sums) {
-    const int64_t step = taps.step * p_.x.token_stride;
-    const T* tokens[kCount];
-    Vector<Acc> sum[kCount][kVectors];
-    Acc* targets[kCount];
+  template <bool kPartial>
+  VTFAST_INLINE Vector<Acc> fetch(const T* source, int64_t d) const {
+    if constexpr (kPartial) return load_partial_as_acc(source, p_.head_dim - d);
+    return load_as_acc(source);
+  }
+
+  // The taps before, on and behind a place, on a line of as many tokens as places; each token is read once.
+  template <int kVectors, bool kPartial>
+  VTFAST_INLINE void add_three(const WindowLine<T, Acc>& line, int64_t d, Acc* target) {
+    const int64_t stride = order_.line.input * p_.x.token_stride, size = order_.line.axis.size;
+    const int64_t tap = order_.line.tap * padded_;
+    const T* x = line.tokens + d;
+    const Acc* gradient = d_line_ + d;
+    Vector<Acc> sum[3][kVectors], before[kVectors] = {}, on[kVectors], behind[kVectors];
 #pragma GCC unroll 3
-    for (int i = 0; i < kCount; ++i) {
-      tokens[i] = line.tokens + taps.taps[i].offset * p_.x.token_stride + first * step + d;
-      targets[i] = sums + (line.first_tap + taps.taps[i].tap) * padded_ + d;
+    for (int v = 0; v < kVectors; ++v) {
+      on[v] = fetch<kPartial>(x + v * kLanes<Acc>, d);
 #pragma GCC unroll 3
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = load(targets[i] + v * kLanes<Acc>);
+      for (int k = 0; k < 3; ++k) sum[k][v] = load(target + k * tap + d + v * kLanes<Acc>);
     }
-    const Acc* gradient = d_line_ + first * padded_ + d;
-    for (int64_t place = first; place < last; ++place, gradient += padded_) {
-      Vector<Acc> g[kVectors];
+    for (int64_t place = 0; place < size; ++place, gradient += padded_) {
+      x += place + 1 < size ? stride : 0;
 #pragma GCC unroll 3
-      for (int v = 0; v < kVectors; ++v) g[v] = load(gradient + v * kLanes<Acc>);
-#pragma GCC unroll 3
-      for (int i = 0; i < kCount; ++i) {
-#pragma GCC unroll 3
-        for (int v = 0; v < kVectors; ++v) {
-          const T* x = tokens[i] + v * kLanes<Acc>;
-          if constexpr (kPartial) {
-            sum[i][v] += g[v] * load_partial_as_acc(x, p_.head_dim - d);
-          } else {
-            sum[i][v] += g[v] * load_as_acc(x);
-          }
-        }
-        tokens[i] += step;
+      for (int v = 0; v < kVectors; ++v) {
+        const Vector<Acc> g = load(gradient + v * kLanes<Acc>);
+        behind[v] = fetch<kPartial>(x + v * kLanes<Acc>, d);
+        sum[0][v] += g * before[v];
+        sum[1][v] += g * on[v];
+        if (place + 1 < size) sum[2][v] += g * behind[v];
+        before[v] = on[v];
+        on[v] = behind[v];
       }
     }
 #pragma GCC unroll 3
-    for (int i = 0; i < kCount; ++i) {
+    for (int v = 0; v < kVectors; ++v) {
 #pragma GCC unroll 3
-      for (int v = 0; v < kVectors; ++v) store(targets[i] + v * kLanes<Acc>, sum[i][v]);
+      for (int k = 0; k < 3; ++k) store(target + k * tap + d + v * kLanes<Acc>, sum[k][v]);
     }
   }
 
-  static constexpr int kTaps = 3;
+  // kVectors vectors of channels from `d` on; the last vector may be less than whole.
+  template <int kVectors, bool kPartial>
+  VTFAST_INLINE void add_channels(const WindowLine<T, Acc>& line, const WindowTaps& tap, int64_t d, Acc* target) {
+    const int64_t stride = order_.line.input * p_.x.token_stride;
+    const int64_t first = tap.first_inside(), last = tap.last_inside(order_.line.axis.pooled);
+    const T* x = line.tokens + (tap.taps->offset + first * tap.step) * stride + d;
+    const Acc* gradient = d_line_ + first * padded_ + d;
+    Vector<Acc> sum[kVectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) sum[v] = load(target + d + v * kLanes<Acc>);
+    for (int64_t place = first; place < last; ++place, x += tap.step * stride, gradient += padded_) {
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) {
+        sum[v] += load(gradient + v * kLanes<Acc>) * fetch<kPartial>(x + v * kLanes<Acc>, d);
+      }
+    }
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) store(target + d + v * kLanes<Acc>, sum[v]);
+  }
 
   const PoolTokensParams& p_;
   const PoolTokensGradients& gradients_;
   Acc* d_pooled_;
   Acc* winners_;
   int64_t padded_;
+  PoolOrder order_;
   WindowWeights<Acc> weights_;
   HeadNorm<Acc> norm_;
   PoolLine<T, Pool> line_;
@@ -257,36 +268,38 @@ template <class T>
 void gather_inputs(const PoolTokensParams& p, const PoolTokensGradients& gradients, const AccOf<T>* d_pooled,
                    const AccOf<T>* winners) {
   using Acc = AccOf<T>;
+  const PoolOrder order(p);
   const int64_t channels = p.channels(), padded = round_up(p.head_dim, kLanes<Acc>);
-  parallel_for(p.batch * p.t.size * p.h.size * p.num_heads, [&](int64_t begin, int64_t end) {
+  parallel_for(HeadLine::num_inputs(p, order), [&](int64_t begin, int64_t end) {
     using Line = PoolLine<Acc, WeightedSum<Acc>>;
     Scratch& scratch = Scratch::of_this_thread();
     scratch.reserve(WindowWeights<Acc>::scratch_bytes(p) + Line::scratch_bytes(padded) +
                     Scratch::bytes_of<Acc>(padded));
     const WindowWeights<Acc> weights(p, scratch);
-    Line line(p.head_dim, padded, channels, scratch);
+    Line line(p.head_dim, padded, order.line.output * channels, scratch);
     Acc* row = scratch.take<Acc>(padded);
-    TransposedWindow<Acc> window(p);
+    TransposedWindow<Acc> window(p, order);
+    const int64_t size = order.line.axis.size, step = order.line.axis.stride;
+    const int64_t stride = order.line.input * gradients.d_x.token_stride;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t head = i % p.num_heads, h = i / p.num_heads % p.h.size;
-      const int64_t t = i / p.num_heads / p.h.size % p.t.size, batch = i / p.num_heads / p.h.size / p.t.size;
-      const Acc* outputs = d_pooled + batch * p.num_outputs() * channels + head * p.head_dim;
-      const int64_t token = p.num_prefix + (t * p.h.size + h) * p.w.size, stride = gradients.d_x.token_stride;
-      T* d_x =
-          static_cast<T*>(gradients.d_x.data) + batch * gradients.d_x.batch_stride + token * stride + head * p.head_dim;
-      const auto& lines = window.lines(outputs, channels, weights, t, h);
-      for (int64_t first = 0; first < std::min(p.w.stride, p.w.size); ++first) {
+      const HeadLine at = HeadLine::of_inputs(p, order, i);
+      const Acc* outputs = d_pooled + at.batch * p.num_outputs() * channels + at.head * p.head_dim;
+      const int64_t token = p.num_prefix + at.outer * order.outer.input + at.inner * order.inner.input;
+      T* d_x = static_cast<T*>(gradients.d_x.data) + at.batch * gradients.d_x.batch_stride +
+               token * gradients.d_x.token_stride + at.head * p.head_dim;
+      const auto& lines = window.lines(outputs, weights, at);
+      for (int64_t first = 0; first < std::min(step, size); ++first) {
         const WindowTaps taps = window.taps(first);
-        const int64_t places = (p.w.size - first + p.w.stride - 1) / p.w.stride;
+        const int64_t places = (size - first + step - 1) / step;
         const auto emit = [&](int64_t place, const Acc* sum) {
-          store_row(sum, p.head_dim, Acc(1), d_x + (first + place * p.w.stride) * stride);
+          store_row(sum, p.head_dim, Acc(1), d_x + (first + place * step) * stride);
         };
         if (winners == nullptr) {
           line.run(lines, taps, places, emit);
           continue;
         }
         for (int64_t place = 0; place < places; ++place) {
-          gather_won(lines, taps, place, channels, winners - d_pooled, p.head_dim, row);
+          gather_won(lines, taps, place, order.line.output * channels, winners - d_pooled, p.head_dim, row);
           emit(place, row);
         }
       }

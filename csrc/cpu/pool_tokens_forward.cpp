@@ -6,41 +6,29 @@
 namespace vtfast::cpu {
 namespace {
 
-// One head of one line of outputs.
-struct OutputLine {
-  int64_t batch, t, h, head;
-
-  OutputLine(const PoolTokensParams& p, int64_t index)
-      : batch(index / p.num_heads / p.h.pooled / p.t.pooled),
-        t(index / p.num_heads / p.h.pooled % p.t.pooled),
-        h(index / p.num_heads % p.h.pooled),
-        head(index % p.num_heads) {}
-
-  static int64_t count(const PoolTokensParams& p) { return p.batch * p.t.pooled * p.h.pooled * p.num_heads; }
-};
-
 template <class T, class Pool>
 void pool_lines(const PoolTokensParams& p) {
   using Acc = AccOf<T>;
+  const PoolOrder order(p);
   const int64_t tokens = p.num_prefix + p.num_outputs(), channels = p.channels();
-  parallel_for(OutputLine::count(p), [&](int64_t begin, int64_t end) {
+  parallel_for(HeadLine::num_outputs(p, order), [&](int64_t begin, int64_t end) {
     const int64_t padded = round_up(p.head_dim, kLanes<Acc>);
     Scratch& scratch = Scratch::of_this_thread();
     scratch.reserve(WindowWeights<Acc>::scratch_bytes(p) + HeadNorm<Acc>::scratch_bytes(p.head_dim) +
                     PoolLine<T, Pool>::scratch_bytes(padded));
     const WindowWeights<Acc> weights(p, scratch);
     const HeadNorm<Acc> norm(p.norm_weight, p.norm_bias, p.head_dim, p.eps, scratch);
-    PoolLine<T, Pool> line(p.head_dim, padded, p.x.token_stride, scratch);
-    Window<T> window(p);
+    PoolLine<T, Pool> line(p.head_dim, padded, order.line.input * p.x.token_stride, scratch);
+    Window<T> window(p, order);
     for (int64_t i = begin; i < end; ++i) {
-      const OutputLine at(p, i);
+      const HeadLine at = HeadLine::of_outputs(p, order, i);
       const T* grid = static_cast<const T*>(p.x.data) + at.batch * p.x.batch_stride + p.num_prefix * p.x.token_stride +
                       at.head * p.head_dim;
-      const int64_t first = (at.t * p.h.pooled + at.h) * p.w.pooled;
+      const int64_t first = at.outer * order.outer.output + at.inner * order.inner.output;
       T* out = static_cast<T*>(p.out) + (at.batch * tokens + p.num_prefix + first) * channels + at.head * p.head_dim;
-      line.run(window.lines(grid, weights, at.t, at.h), window.taps(), p.w.pooled, [&](int64_t place, Acc* row) {
+      line.run(window.lines(grid, weights, at), window.taps(), order.line.axis.pooled, [&](int64_t place, Acc* row) {
         norm.apply(row);
-        store_row(row, p.head_dim, Acc(1), out + place * channels);
+        store_row(row, p.head_dim, Acc(1), out + place * order.line.output * channels);
       });
     }
   });
