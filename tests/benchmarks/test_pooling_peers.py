@@ -39,6 +39,8 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.n
 def test_every_peer_computes_the_reference(shape, mode, work, name):
     if work == SKIP and shape.q_grid == shape.grid:
         pytest.skip("nothing to pool")
+    if name == "FlexAttention" and mode != "forward":
+        pytest.skip("has no backward on the CPU")
     (way,) = pooling_ways(shape, work, torch.float32, mode, (name,))
     reference = reference_outputs(shape, work, torch.float32, mode)
     inputs = Inputs.make(shape, work, torch.float32, requires_grad=False)
