@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.mvit_upstream import TORCHVISION_MVIT
 from benchmarks.peers import core_ways
 from benchmarks.shapes import SWIN3D_T_STAGES, ModelShape, SpaceTimeShape, WindowShape
 from benchmarks.space_time_peers import space_time_ways
@@ -138,6 +139,8 @@ def _model_work(step: Step) -> tuple[Work, Work]:
 def _upstream_of(model: str) -> Upstream:
     if model == "timesformer_lucidrains":
         return LUCIDRAINS
+    if model.startswith("mvit"):
+        return TORCHVISION_MVIT
     return best_upstream() if model.startswith("timesformer") else TORCHVISION
 
 

@@ -62,6 +62,7 @@ class Upstream:
         convert: entries under the upstream's names (weights, gradients) -> under those of a model of vtfast.
         patched: what else users make of the model: name of the way -> the model changed, in a copy.
         options: of vtfast's model, for the same sizes and the same behaviour in training.
+        compared: gradients under vtfast's names -> what is compared of them.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Upstream:
     convert: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]]
     patched: Mapping[str, Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
     options: Callable[[ModelShape], Mapping[str, Any]] = lambda shape: {"drop_path_rate": 0.0}
+    compared: Rename = dict
 
     def ours(self, shape: ModelShape, theirs: nn.Module | None = None) -> nn.Module:
         """The model of vtfast, with the weights of `theirs` if given."""
@@ -76,11 +78,11 @@ class Upstream:
         return vtfast.create_model(shape.model, checkpoint=weights, **self.options(shape), **shape.config)
 
     def rename(self, ours: nn.Module) -> Rename:
-        """Gradients by the upstream's names, or by vtfast's -> by vtfast's."""
+        """Gradients by the upstream's names, or by vtfast's -> what is compared of them, by vtfast's."""
         own = {name for name, _ in ours.named_parameters()}
 
         def renamed(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return dict(gradients) if set(gradients) == own else self.convert(gradients, ours)
+            return self.compared(gradients if set(gradients) == own else self.convert(gradients, ours))
 
         return renamed
 

@@ -10,7 +10,7 @@ import torch
 from target import DEVICE
 from torch import Tensor, nn
 
-from benchmarks import upstream
+from benchmarks import mvit_upstream, upstream
 from benchmarks.measure import NotSupportedError
 from vtfast.models import MViT, TimeSformer, VideoSwin
 
@@ -159,36 +159,8 @@ def small_mvit_v2(**config: Any) -> MViT:
 
 def torchvision_mvit(model: MViT) -> nn.Module:
     """Torchvision's model of the architecture of `model`, for the sizes it was made for, with other weights."""
-    module = torchvision_video().mvit
-    blocks = [
-        module.MSBlockConfig(
-            num_heads=block.attn.num_heads,
-            input_channels=block.norm1.normalized_shape[0],
-            output_channels=block.mlp.fc2.out_features,
-            kernel_q=[] if block.attn.pool_q is None else list(block.attn.pool_q.kernel),
-            kernel_kv=[] if block.attn.pool_k is None else list(block.attn.pool_k.kernel),
-            stride_q=[] if block.attn.pool_q is None else list(block.attn.pool_q.stride),
-            stride_kv=[] if block.attn.pool_k is None else list(block.attn.pool_k.stride),
-        )
-        for block in model.blocks
-    ]
-    stride = model.patch_embed.proj.stride
-    frames, height, width = (size * step for size, step in zip(model.learned_grid, stride, strict=True))
-    first = model.blocks[0]
-    oracle: nn.Module = module.MViT(
-        spatial_size=(height, width),
-        temporal_size=frames,
-        block_setting=blocks,
-        residual_pool=first.attn.residual,
-        residual_with_cls_embed=first.attn.residual_prefix,
-        rel_pos_embed=first.attn.rel_pos_t is not None,
-        proj_after_attn=first.expand_in_attention,
-        num_classes=model.num_classes,
-        patch_embed_kernel=model.patch_embed.proj.kernel_size,
-        patch_embed_stride=stride,
-        patch_embed_padding=model.patch_embed.proj.padding,
-    )
-    return randomise(oracle, seed=1).eval().to(DEVICE)
+    torchvision_models()
+    return randomise(mvit_upstream.torchvision_twin(model), seed=1).eval().to(DEVICE)
 
 
 def pytorchvideo_mvit(model: MViT) -> nn.Module:

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from benchmarks.memory import FORWARD, TRAINING, WINDOWS, Step, core_shape, peak_of
 from benchmarks.report import Section
 from benchmarks.scope import Scope
-from benchmarks.shapes import SWIN3D_T, TIMESFORMER_BASE, TIMESFORMER_L, ModelShape
+from benchmarks.shapes import MVIT_V1_B, MVIT_V2_S, SWIN3D_T, TIMESFORMER_BASE, TIMESFORMER_L, ModelShape
 
 ALLOCATORS = ("default",)
 
@@ -44,6 +44,8 @@ def _steps(scope: Scope) -> list[tuple[str, Step]]:
         return [step(SWIN3D_T, TRAINING)]
     return [
         step(SWIN3D_T, TRAINING),
+        step(MVIT_V2_S, TRAINING),
+        step(MVIT_V1_B, TRAINING),
         step(TIMESFORMER_BASE, TRAINING),
         step(TIMESFORMER_L, FORWARD),
         step(TIMESFORMER_L, TRAINING, checkpointing=True),

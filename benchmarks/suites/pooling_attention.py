@@ -8,15 +8,12 @@ import torch
 from benchmarks import ceilings
 from benchmarks.measure import Case, Way
 from benchmarks.peers import MODES
-from benchmarks.pooling_peers import ATTENTION, pooling_ways, reference_outputs
+from benchmarks.pooling_peers import ATTENTION, pooling_ways, reference_outputs, tolerance
 from benchmarks.report import Section, timing_section
 from benchmarks.scope import Scope
 from benchmarks.shapes import MVIT_V1_B_BLOCKS, MVIT_V2_S_BLOCKS, PoolingShape
 
 DTYPES = (torch.float32, torch.bfloat16)
-
-# Of the result, and of it and every gradient: the tables of relative positions gather the rounding of all queries.
-TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (3e-2, 1e-1)}
 
 _INCLUDED = (
     "From packed qkv to the input of the output projection, one clip of 16 x 224 x 224, cls included, heads of 96: "
@@ -55,7 +52,7 @@ def case_of(shape: PoolingShape, dtype: torch.dtype, mode: str, compiled: bool =
         name=f"{short}, {shape.name}",
         ways=partial(_ways, shape, dtype, mode, compiled),
         reference=partial(reference_outputs, shape, ATTENTION, dtype, mode),
-        tolerance=TOLERANCES[dtype][MODES.index(mode)],
+        tolerance=tolerance(shape, ATTENTION, dtype, mode),
         flops=shape.product_flops * (2 if mode == "forward" else 7),
         facts={"block": shape.name, "dtype": short, "mode": mode},
     )

@@ -9,14 +9,11 @@ import torch
 from benchmarks import ceilings
 from benchmarks.measure import Case, Way
 from benchmarks.peers import MODES
-from benchmarks.pooling_peers import POOLING, SKIP, pooling_ways, reference_outputs
+from benchmarks.pooling_peers import POOLING, SKIP, pooling_ways, reference_outputs, tolerance
 from benchmarks.report import Section, timing_section
 from benchmarks.scope import Scope
 from benchmarks.shapes import MVIT_V1_B_BLOCKS, MVIT_V2_S_BLOCKS, PoolingShape
 from benchmarks.suites.pooling_attention import DTYPES
-
-# Of the results, and of them and every gradient: a parameter's gathers the rounding of all tokens.
-TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (3e-2, 1e-1)}
 
 _QKV = (
     "Depthwise convolution of 3 x 3 x 3 and LayerNorm of q, k and v, from packed qkv of one clip of 16 x 224 x 224, "
@@ -57,7 +54,7 @@ def case_of(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, compi
         name=f"{short}, {shape.name}",
         ways=partial(_ways, shape, work, dtype, mode, compiled),
         reference=partial(reference_outputs, shape, work, dtype, mode),
-        tolerance=TOLERANCES[dtype][MODES.index(mode)],
+        tolerance=tolerance(shape, work, dtype, mode),
         facts={"block": shape.name, "work": work, "dtype": short, "mode": mode},
     )
 
