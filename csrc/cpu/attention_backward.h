@@ -10,15 +10,14 @@
 
 namespace vtfast::cpu {
 
-template <class T>
+template <class Dot, class T>
 class AttentionBackward {
  public:
-  using Acc = AccOf<T>;
-  using Dot = FusedDot<Acc>;
+  using Acc = typename Dot::Acc;
 
   static size_t scratch_bytes(const GridAttentionParams& p) {
     return GroupPair<T>::scratch_bytes(p) + Scores<Dot>::scratch_bytes(p) +
-           BackwardTiles<Acc>::scratch_bytes(p.head_dim, Scores<Dot>::max_columns(p)) +
+           BackwardTiles<Dot>::scratch_bytes(p.head_dim, Scores<Dot>::max_columns(p)) +
            (p.bias_table == nullptr ? 0 : 2 * BiasRuns<Acc>::scratch_bytes(p.bias)) +
            Scratch::bytes_of<Acc>(HeadLayout<Dot>(p.head_dim).padded);
   }
@@ -30,7 +29,7 @@ class AttentionBackward {
         shared_(shared),
         groups_(p, scratch),
         scores_(p, scratch),
-        tiles_(scores_, Scores<Dot>::max_columns(p), scratch) {
+        tiles_(scores_, p.scale, Scores<Dot>::max_columns(p), scratch) {
     if (p.bias_table != nullptr) {
       bias_.emplace(p.bias, scratch);
       bias_sums_.emplace(p.bias, scratch);
@@ -62,14 +61,15 @@ class AttentionBackward {
   }
 
  private:
-  friend class BackwardTiles<Acc>;
+  friend class BackwardTiles<Dot>;
 
   const Group& group() const { return groups_.group(); }
   const HeadView<T>& view() const { return groups_.view(); }
 
   void select_head(int64_t head) {
     if (bias_ && head != head_) {
-      bias_->expand(static_cast<const Acc*>(p_.bias_table), p_.num_heads, head, Acc(kLog2E));
+      const auto scale = static_cast<Acc>(kLog2E / tiles_.unit());
+      bias_->expand(static_cast<const Acc*>(p_.bias_table), p_.num_heads, head, scale);
     }
     head_ = head;
   }
@@ -87,10 +87,10 @@ class AttentionBackward {
   }
 
   // The rows of the group as BackwardTiles asks for them. The result of a prefix row is averaged over the passes.
-  void load(int64_t row, Acc* query, Acc* d_out) {
+  void load(int64_t row, Acc factor, Acc* query, Acc* d_out) {
     const int64_t padded = scores_.head().padded, token = group().token_of_row(row);
     const Acc share = group().is_prefix_row(row) ? Acc(1) / p_.num_passes() : Acc(1);
-    load_row(view().row(token, 0), p_.head_dim, padded, static_cast<Acc>(p_.scale * kLog2E), query);
+    load_row(view().row(token, 0), p_.head_dim, padded, factor, query);
     load_row(static_cast<const T*>(gradients_.grad_out) + view().out(token), p_.head_dim, padded, share, d_out);
   }
 
@@ -139,13 +139,13 @@ class AttentionBackward {
     }
   }
 
-  // Gradients of k and v of every token of the group; q was scaled by log2(e), which leaves again here.
+  // Gradients of k and v of every token of the group.
   template <bool kAdd>
   void store_columns() {
     const int64_t padded = scores_.head().padded;
     for (int which : {1, 2}) {
       const Acc* sums = which == 1 ? tiles_.d_keys() : tiles_.d_values();
-      const Acc factor = which == 1 ? Acc(kLn2) : Acc(1);
+      const Acc factor = which == 1 ? tiles_.d_keys_factor() : Acc(1);
       for (int64_t c = 0; c < group().num_columns; ++c) {
         const int64_t token = group().column_token[c];
         if (token == Group::kPadding) continue;
@@ -176,7 +176,7 @@ class AttentionBackward {
         if (group().column_token[c] != Group::kPadding) continue;
         for (int64_t d = 0; d < padded; ++d) row_[d] += sums[c * padded + d];
       }
-      store_row(row_, p_.head_dim, sums == tiles_.d_keys() ? Acc(kLn2) : Acc(1), target);
+      store_row(row_, p_.head_dim, sums == tiles_.d_keys() ? tiles_.d_keys_factor() : Acc(1), target);
       target += p_.head_dim;
     }
   }
@@ -197,7 +197,7 @@ class AttentionBackward {
   const SharedGradients<Acc>& shared_;
   GroupPair<T> groups_;
   Scores<Dot> scores_;
-  BackwardTiles<Acc> tiles_;
+  BackwardTiles<Dot> tiles_;
   std::optional<BiasRuns<Acc>> bias_;
   std::optional<BiasRuns<Acc>> bias_sums_;
   Acc* row_;  // [padded]

@@ -117,9 +117,10 @@ void with_engine(const GridAttentionParams& p, const GridAttentionGradients& gra
   body(engine);
 }
 
-template <class T>
+template <class Dot, class T>
 void run(const GridAttentionParams& p, const GridAttentionGradients& gradients, void* workspace) {
-  using Acc = AccOf<T>;
+  using Acc = typename Dot::Acc;
+  using Engine = AttentionBackward<Dot, T>;
   const Workspace sizes(p, gradients);
   const Chunks chunks(p);
   auto* prefix_parts = static_cast<Acc*>(workspace);
@@ -133,7 +134,7 @@ void run(const GridAttentionParams& p, const GridAttentionGradients& gradients, 
     });
   } else {
     parallel_for(p.num_heads * chunks.count, [&](int64_t begin, int64_t end) {
-      with_engine<AttentionBackward<T>>(p, gradients, shared, [&](AttentionBackward<T>& engine) {
+      with_engine<Engine>(p, gradients, shared, [&](Engine& engine) {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t first = i % chunks.count * chunks.items_per_chunk;
           const int64_t last = std::min(first + chunks.items_per_chunk, chunks.items);
@@ -144,7 +145,7 @@ void run(const GridAttentionParams& p, const GridAttentionGradients& gradients, 
   }
   if (p.prefix_attends() && p.prefix_queries == PrefixQueries::kGlobal) {
     parallel_for(p.batch * p.num_heads, [&](int64_t begin, int64_t end) {
-      with_engine<AttentionBackward<T>>(p, gradients, shared, [&](AttentionBackward<T>& engine) {
+      with_engine<Engine>(p, gradients, shared, [&](Engine& engine) {
         for (int64_t i = begin; i < end; ++i) engine.run_global(i / p.num_heads, i % p.num_heads);
       });
     });
@@ -152,6 +153,14 @@ void run(const GridAttentionParams& p, const GridAttentionGradients& gradients, 
   if (p.geometry.num_prefix > 0) sum_prefix<T>(p, gradients, prefix_parts);
   if (gradients.d_pad_qkv != nullptr) sum_padding<T>(p, gradients, shared.pad);
   if (gradients.d_bias_table != nullptr) sum_tables<Acc>(p, gradients, tables, chunks.count);
+}
+
+void run_bfloat16(const GridAttentionParams& p, const GridAttentionGradients& gradients, void* workspace) {
+#if defined(__AVX512BF16__)
+  // The bias is divided by the scale, see ForwardTiles::unit.
+  if (p.scale > 1e-6 && p.scale < 1e6) return run<BFloat16Dot, BFloat16>(p, gradients, workspace);
+#endif
+  return run<FusedDot<float>, BFloat16>(p, gradients, workspace);
 }
 
 }  // namespace
@@ -163,13 +172,13 @@ int64_t backward_workspace_size(const GridAttentionParams& p, const GridAttentio
 void grid_attention_backward(const GridAttentionParams& p, const GridAttentionGradients& gradients, void* workspace) {
   switch (p.data_type) {
     case DataType::kFloat32:
-      return run<float>(p, gradients, workspace);
+      return run<FusedDot<float>, float>(p, gradients, workspace);
     case DataType::kBFloat16:
-      return run<BFloat16>(p, gradients, workspace);
+      return run_bfloat16(p, gradients, workspace);
     case DataType::kFloat16:
-      return run<Float16>(p, gradients, workspace);
+      return run<FusedDot<float>, Float16>(p, gradients, workspace);
     case DataType::kFloat64:
-      return run<double>(p, gradients, workspace);
+      return run<FusedDot<double>, double>(p, gradients, workspace);
   }
 }
 

@@ -56,6 +56,19 @@ VTFAST_INLINE void load_row_pack(const BFloat16* const* sources, const HeadLayou
     store(words + i, bits(sources[0]) >> 16 | bits(sources[1]));
   }
 }
+
+// Words of the neighbours (first[0], first[1]), ..., (second[14], second[15]), rounded.
+VTFAST_INLINE Vector<uint32_t> pack_neighbours(Vector<float> first, Vector<float> second) {
+  return bit_cast<Vector<uint32_t>>(_mm512_cvtne2ps_pbh(bit_cast<__m512>(second), bit_cast<__m512>(first)));
+}
+
+// Words of (first[0], second[0]), ..., rounded.
+VTFAST_INLINE Vector<uint32_t> pack_pair(Vector<float> first, Vector<float> second) {
+  Vector<uint16_t, kLanes<float>> low, high;
+  store_from_acc(reinterpret_cast<BFloat16*>(&low), first);
+  store_from_acc(reinterpret_cast<BFloat16*>(&high), second);
+  return __builtin_convertvector(low, Vector<uint32_t>) | __builtin_convertvector(high, Vector<uint32_t>) << 16;
+}
 #endif
 
 // Writes kLanes<Word> rows, given by row(i), as columns: target[word * stride + i]. `staging` holds as many rows.

@@ -39,15 +39,14 @@ struct Part {
   int64_t size() const { return 2 * columns + tables; }
 };
 
-template <class T>
+template <class Dot, class T>
 class PoolingBackward {
  public:
-  using Acc = AccOf<T>;
-  using Dot = FusedDot<Acc>;
+  using Acc = typename Dot::Acc;
 
   static size_t scratch_bytes(const PoolingAttentionParams& p) {
     const int64_t columns = PooledHead<Dot, T>::max_columns(p), padded = HeadLayout<Dot>(p.head_dim).padded;
-    return ScorePanels<Dot>::scratch_bytes(p.head_dim) + BackwardTiles<Acc>::scratch_bytes(p.head_dim, columns) +
+    return ScorePanels<Dot>::scratch_bytes(p.head_dim) + BackwardTiles<Dot>::scratch_bytes(p.head_dim, columns) +
            PooledHead<Dot, T>::scratch_bytes(p) + 2 * Scratch::bytes_of<Acc>(padded) +
            Scratch::bytes_of<Acc>(kMaxTileRows * padded) + Scratch::bytes_of<Acc>(columns + kLanes<Acc>);
   }
@@ -56,8 +55,8 @@ class PoolingBackward {
       : p_(p),
         gradients_(gradients),
         panels_(p.head_dim, scratch),
-        tiles_(panels_, PooledHead<Dot, T>::max_columns(p), scratch),
-        head_(p, 1, scratch),
+        tiles_(panels_, p.scale, PooledHead<Dot, T>::max_columns(p), scratch),
+        head_(p, tiles_.unit(), scratch),
         padded_(panels_.head().padded),
         query_(scratch.take<Acc>(padded_)),
         row_(scratch.take<Acc>(padded_)),
@@ -77,21 +76,21 @@ class PoolingBackward {
     tiles_.run(last - first, *this);
     for (int64_t c = 0; c < p_.num_keys(); ++c) {
       Acc* target = part + head_.token(c) * p_.head_dim;
-      store_row(tiles_.d_keys() + c * padded_, p_.head_dim, Acc(kLn2), target);
+      store_row(tiles_.d_keys() + c * padded_, p_.head_dim, tiles_.d_keys_factor(), target);
       store_row(tiles_.d_values() + c * padded_, p_.head_dim, Acc(1), target + sizes.columns);
     }
   }
 
  private:
-  friend class BackwardTiles<Acc>;
+  friend class BackwardTiles<Dot>;
 
   const T* grad_out(int64_t row) const {
     return static_cast<const T*>(gradients_.grad_out) + head_.index(p_.num_queries(), first_row_ + row);
   }
 
   // The rows of the chunk as BackwardTiles asks for them.
-  void load(int64_t row, Acc* query, Acc* d_out) {
-    load_row(head_.query(first_row_ + row), p_.head_dim, padded_, static_cast<Acc>(p_.scale * kLog2E), query);
+  void load(int64_t row, Acc factor, Acc* query, Acc* d_out) {
+    load_row(head_.query(first_row_ + row), p_.head_dim, padded_, factor, query);
     load_row(grad_out(row), p_.head_dim, padded_, Acc(1), d_out);
   }
 
@@ -132,7 +131,7 @@ class PoolingBackward {
   const PoolingAttentionParams& p_;
   const PoolingAttentionGradients& gradients_;
   ScorePanels<Dot> panels_;
-  BackwardTiles<Acc> tiles_;
+  BackwardTiles<Dot> tiles_;
   PooledHead<Dot, T> head_;
   int64_t padded_;
   Acc* query_;         // [padded]
@@ -193,16 +192,17 @@ void sum_tables(const PoolingAttentionParams& p, const PoolingAttentionGradients
   }
 }
 
-template <class T>
+template <class Dot, class T>
 void run(const PoolingAttentionParams& p, const PoolingAttentionGradients& gradients, void* workspace) {
-  using Acc = AccOf<T>;
+  using Acc = typename Dot::Acc;
+  using Engine = PoolingBackward<Dot, T>;
   const Chunks chunks(p);
   const Part<Acc> part(p);
   auto* parts = static_cast<Acc*>(workspace);
   parallel_for(chunks.count(), [&](int64_t begin, int64_t end) {
     Scratch& scratch = Scratch::of_this_thread();
-    scratch.reserve(PoolingBackward<T>::scratch_bytes(p));
-    PoolingBackward<T> engine(p, gradients, scratch);
+    scratch.reserve(Engine::scratch_bytes(p));
+    Engine engine(p, gradients, scratch);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t item = i / chunks.per_head, first = i % chunks.per_head * chunks.rows_per_chunk;
       const int64_t last = std::min(first + chunks.rows_per_chunk, p.num_queries());
@@ -211,6 +211,14 @@ void run(const PoolingAttentionParams& p, const PoolingAttentionGradients& gradi
   });
   sum_columns<T>(p, gradients, parts);
   sum_tables<Acc>(p, gradients, parts);
+}
+
+void run_bfloat16(const PoolingAttentionParams& p, const PoolingAttentionGradients& gradients, void* workspace) {
+#if defined(__AVX512BF16__)
+  // Relative positions are divided by the scale, see ForwardTiles::unit.
+  if (p.scale > 1e-6 && p.scale < 1e6) return run<BFloat16Dot, BFloat16>(p, gradients, workspace);
+#endif
+  return run<FusedDot<float>, BFloat16>(p, gradients, workspace);
 }
 
 }  // namespace
@@ -224,13 +232,13 @@ void pooling_attention_backward(const PoolingAttentionParams& params, const Pool
                                 void* workspace) {
   switch (params.data_type) {
     case DataType::kFloat32:
-      return run<float>(params, gradients, workspace);
+      return run<FusedDot<float>, float>(params, gradients, workspace);
     case DataType::kBFloat16:
-      return run<BFloat16>(params, gradients, workspace);
+      return run_bfloat16(params, gradients, workspace);
     case DataType::kFloat16:
-      return run<Float16>(params, gradients, workspace);
+      return run<FusedDot<float>, Float16>(params, gradients, workspace);
     case DataType::kFloat64:
-      return run<double>(params, gradients, workspace);
+      return run<FusedDot<double>, double>(params, gradients, workspace);
   }
 }
 

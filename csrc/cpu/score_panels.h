@@ -53,13 +53,6 @@ class ScorePanels {
     }
   }
 
-  // The same out of rows that are loaded already, [columns, padded].
-  void pack_key_rows(const Word* rows, Word* panels) const {
-    for (int64_t column = 0; column < columns_; column += kLanes<Acc>, rows += kLanes<Acc> * head_.padded) {
-      transpose_rows(rows, panels + column / kPanel<Acc> * panel_words() + column % kPanel<Acc>, kPanel<Acc>);
-    }
-  }
-
   // Packs tile rows, given by row(m) for m < kMaxTileRows, as the left side: [word][kPackedRows].
   template <class Row>
   const Word* pack_rows(Row row, Acc scale) {
@@ -69,9 +62,9 @@ class ScorePanels {
     return packed_q_;
   }
 
-  // The same out of rows that are loaded already, [kPackedRows, padded]; those behind the tile may hold anything.
+  // The same out of rows that are loaded already, [kPackedRows, word_stride]; those behind the tile may hold anything.
   const Word* pack_rows(const Word* rows) {
-    for (int64_t m = 0; m < kPackedRows<Acc>; m += kLanes<Word>, rows += kLanes<Word> * head_.padded) {
+    for (int64_t m = 0; m < kPackedRows<Acc>; m += kLanes<Word>, rows += kLanes<Word> * head_.word_stride) {
       transpose_rows(rows, packed_q_ + m, kPackedRows<Acc>);
     }
     return packed_q_;
@@ -120,8 +113,8 @@ class ScorePanels {
 
  private:
   void transpose_rows(const Word* rows, Word* target, int64_t stride) const {
-    for (int64_t d = 0; d < head_.padded; d += kLanes<Word>) {
-      transpose(rows + d, head_.padded, target + d * stride, stride);
+    for (int64_t d = 0; d < head_.word_stride; d += kLanes<Word>) {
+      transpose(rows + d, head_.word_stride, target + d * stride, stride);
     }
   }
 

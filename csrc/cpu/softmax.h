@@ -106,15 +106,17 @@ VTFAST_INLINE TileStatistics<Acc, kRows> softmax_tile(Row row, Penalties penalti
   return statistics;
 }
 
-// Scores and their penalties, unless null -> probabilities, in place.
+// Scores and their penalties, unless null, times `unit` in base-2 units -> probabilities, in place.
 template <class Acc>
-VTFAST_INLINE void probabilities_row(const ScoreRow<Acc>& row, const Acc* penalties, Acc lse) {
+VTFAST_INLINE void probabilities_row(const ScoreRow<Acc>& row, const Acc* penalties, Acc unit, Acc lse) {
   const Vector<Acc> offset = broadcast(lse == -kInfinity<Acc> ? kInfinity<Acc> : lse * Acc(kLog2E));
+  const Vector<Acc> factor = broadcast(unit);
   if (penalties == nullptr) {
-    row.for_each_vector([&](Acc* scores, int64_t) { store(scores, exp2(load(scores) - offset)); });
+    row.for_each_vector([&](Acc* scores, int64_t) { store(scores, exp2(load(scores) * factor - offset)); });
   } else {
-    row.for_each_vector(
-        [&](Acc* scores, int64_t column) { store(scores, exp2(load(scores) + load(penalties + column) - offset)); });
+    row.for_each_vector([&](Acc* scores, int64_t column) {
+      store(scores, exp2((load(scores) + load(penalties + column)) * factor - offset));
+    });
   }
 }
 
