@@ -116,8 +116,9 @@ import ctypes, torch, vtfast
 if torch.version.cuda is None:
     ctypes.CDLL({str(folder / "libtorch_cuda.so")!r})
 torch.ops.load_library({str(folder / "_kernels_cuda.so")!r})
-for name in ("vtfast::grid_attention", "vtfast::grid_attention_backward", "vtfast::rotary_embedding"):
-    assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name
+forward = ("grid_attention", "pooling_attention", "rotary_embedding")
+for name in (*forward, "grid_attention_backward", "pooling_attention_backward"):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"vtfast::{{name}}", "CUDA"), name
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -69,10 +69,22 @@ HEAD_DIMS = [8, 16, 32, 64, 72, 96, 128] + ([1, 3, 7, 20, 33, 100, 160] if CPU_K
 
 
 @every_dtype
-@pytest.mark.parametrize("head_dim", thinned(HEAD_DIMS, 8, 12, 72, 96, 136) if EMULATED else HEAD_DIMS)
+@pytest.mark.parametrize("head_dim", thinned(HEAD_DIMS, 8, 12, 64, 72, 128, 136) if EMULATED else HEAD_DIMS)
 def test_head_dims(head_dim: int, dtype: torch.dtype) -> None:
     settings = {"num_heads": 3, "residual": True}
     check(make_pooling_attention((1, 5, 7), (1, 4, 5), head_dim=head_dim, dtype=dtype, **settings))
+
+
+@every_dtype
+def test_many_positions(dtype: torch.dtype) -> None:
+    """More keys along an axis, and more rows of a table, than a thread block has room for at once."""
+    check(make_pooling_attention((1, 1, 400), (1, 1, 100), dtype=dtype, batch=1, num_heads=1))
+
+
+@pytest.mark.skipif(CPU_KERNELS, reason="a limit of GPUs")
+def test_too_many_positions_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="512"):
+        native(make_pooling_attention((1, 1, 2), (1, 1, 513)))
 
 
 @pytest.mark.skipif(EMULATED, reason="the size of a model")

@@ -11,6 +11,9 @@ from vtfast._backend import use_native
 from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_same_device, check_tokens, triple
 from vtfast.ops.pool_tokens import fake_like
 
+# Of keys along the axes that have tables, together: as many as csrc/cuda/pooling_plan.cpp finds room for.
+_MOST_POSITIONS = 512
+
 
 def pooling_attention(
     q: Tensor,  # [B, P + Tq*Hq*Wq, C]
@@ -74,7 +77,7 @@ def pooling_attention(
     scale = head_dim**-0.5 if scale is None else float(scale)
     residual = residual or residual_prefix
     q, k, v = autocast(q), autocast(k), autocast(v)
-    if not use_native("pooling_attention", _reasons_against(q, head_dim)):
+    if not use_native("pooling_attention", _reasons_against(q, head_dim, k_grid, tables)):
         return reference.pooling_attention(
             q, k, v, q_grid, k_grid, num_heads=num_heads, rel_pos_t=rel_pos_t, rel_pos_h=rel_pos_h,
             rel_pos_w=rel_pos_w, residual=residual, residual_prefix=residual_prefix, num_prefix=num_prefix, scale=scale,
@@ -107,7 +110,9 @@ def _check_table(table: Tensor, axis: int, q: Tensor, q_grid: Triple, k_grid: Tr
         raise ValueError(f"{name} must have shape {wanted} for {sizes}, got {tuple(table.shape)}")
 
 
-def _reasons_against(q: Tensor, head_dim: int) -> list[str]:
+def _reasons_against(
+    q: Tensor, head_dim: int, k_grid: Triple, tables: tuple[Tensor | None, Tensor | None, Tensor | None]
+) -> list[str]:
     """Why the compiled kernels cannot take this input."""
     missing = _library.why_unavailable(q.device)
     reasons = [missing] if missing else []
@@ -116,6 +121,10 @@ def _reasons_against(q: Tensor, head_dim: int) -> list[str]:
             reasons.append("float64 has no kernel on CUDA")
         if head_dim % 8 or head_dim > 128:
             reasons.append(f"head_dim must be a multiple of 8 and at most 128 on CUDA, got {head_dim}")
+        positions = sum(size for size, table in zip(k_grid, tables, strict=True) if table is not None)
+        if positions > _MOST_POSITIONS:
+            wanted = f"at most {_MOST_POSITIONS} along the axes with relative positions together on CUDA"
+            reasons.append(f"k_grid must be {wanted}, got {positions}")
     return reasons
 
 
