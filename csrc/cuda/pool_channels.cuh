@@ -16,41 +16,26 @@ __device__ inline void unpack(const float4& vector, float* values) {
   values[3] = vector.w;
 }
 
+// The first or second half of the channels, from the vector that has it: float has one for each.
 template <class T>
-class Channels {
- public:
-  // Zeros.
-  Channels() = default;
-
-  // `from` is 16-byte aligned.
-  __device__ explicit Channels(const T* from) {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) vectors_[i] = reinterpret_cast<const uint4*>(from)[i];
+__device__ inline void unpack(const uint4& vector, int half, float* values) {
+  if constexpr (sizeof(T) == 4) {
+    unpack(make_float4(__uint_as_float(vector.x), __uint_as_float(vector.y), __uint_as_float(vector.z),
+                       __uint_as_float(vector.w)),
+           values);
+  } else {
+    const uint32_t first = half == 0 ? vector.x : vector.z, second = half == 0 ? vector.y : vector.w;
+    unpack(make_float4(T::low(first), T::high(first), T::low(second), T::high(second)), values);
   }
+}
 
-  // The first or second four of them.
-  __device__ void get(int half, float* values) const {
-    if constexpr (sizeof(T) == 4) {
-      const uint4& v = vectors_[half];
-      unpack(make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)),
-             values);
-    } else {
-      const uint32_t first = half == 0 ? vectors_[0].x : vectors_[0].z;
-      const uint32_t second = half == 0 ? vectors_[0].y : vectors_[0].w;
-      unpack(make_float4(T::low(first), T::high(first), T::low(second), T::high(second)), values);
-    }
-  }
-
-  __device__ void get(float (&values)[kChannels]) const {
-    get(0, values);
-    get(1, values + kHalf);
-  }
-
- private:
-  static constexpr int kVectors = sizeof(T) / 2;
-
-  uint4 vectors_[kVectors] = {};
-};
+// `from` is 16-byte aligned.
+template <class T>
+__device__ inline void load(const T* from, float (&values)[kChannels]) {
+  const uint4* vectors = reinterpret_cast<const uint4*>(from);
+  unpack<T>(vectors[0], 0, values);
+  unpack<T>(vectors[sizeof(T) == 4 ? 1 : 0], 1, values + kHalf);
+}
 
 // `to` is 16-byte aligned.
 template <class T>

@@ -10,10 +10,13 @@ namespace vtfast::cuda {
 
 // The gradients of scale and shift of the norm, which a block adds up in shared memory. Of a norm, a piece is a head.
 struct NormGradient {
+  static constexpr int kBytes = 2 * RowSums::kBytes;
+
   RowSums scale, shift;
 
-  __device__ explicit NormGradient(const PoolKernelParams& p)
-      : scale(p, Shared<float>(p.table_bytes)), shift(p, Shared<float>(p.table_bytes) + RowSums::kFloats) {
+  __device__ NormGradient(const PoolKernelParams& p, bool wanted)
+      : scale(p, Shared<float>(p.table_bytes)), shift(p, Shared<float>(p.table_bytes + RowSums::kBytes)) {
+    if (!wanted) return;
     const float zeros[kChannels] = {};
     scale.set(zeros);
     shift.set(zeros);
@@ -29,8 +32,8 @@ struct NormGradient {
 template <class T>
 __device__ inline void load_gradient(const PoolKernelParams& p, const PoolRow& row, int64_t token,
                                      float (&gradient)[kChannels]) {
-  const TokenRows& rows = row.is_prefix ? p.grad_out_prefix : p.grad_out;
-  Channels<T>(channels_of<T>(rows, row) + token * rows.token_stride).get(gradient);
+  const TokenBytes& tokens = row.is_prefix ? p.grad_out_prefix : p.grad_out;
+  load(shifted(channels_of<T>(tokens, row), token * tokens.token_stride), gradient);
 }
 
 // With y = scale x + shift and x = (z - mean) / spread: d_z = (scale d_y - mean(scale d_y) - x mean(scale d_y x)) /
@@ -60,8 +63,7 @@ __device__ inline void differentiate_norm(const PoolKernelParams& p, const PoolR
   norm.scale.add(d_scale);
   norm.shift.add(d_shift);
 
-  const float share = 1.0f / static_cast<float>(p.head_dim());
-  sum_over_lanes(p, row, means, [=](float sum) { return sum * share; });
+  sum_over_lanes(p, row, means, [&](float sum) { return sum * p.head_share; });
   for_each_target<Pool>(p, row, [&](int i, int64_t token) {
     float gradient[kChannels];
     load_gradient<T>(p, row, token, gradient);  // again: registers are short
@@ -79,9 +81,9 @@ __global__ void __launch_bounds__(kPoolThreads, 2) pool_gradient_kernel(const __
   const bool has_norm = p.norm_weight != nullptr;
   PoolTable(p).fill(p);
   __syncthreads();
-  const NormGradient norm(p);
+  const NormGradient norm(p, has_norm);
   for (int step = blockIdx.x; step < p.steps; step += gridDim.x) {
-    const PoolRow row(p, step, Pool::kFrames, Pool::kColumns);
+    const PoolRow row(p, step, Pool::kLines, Pool::kColumns);
     float targets[Pool::kTargets][kChannels] = {};
     if (row.exists && (has_norm || p.winners != nullptr)) pool_row<Pool>(p, row, targets);
     if (has_norm) {
@@ -91,9 +93,9 @@ __global__ void __launch_bounds__(kPoolThreads, 2) pool_gradient_kernel(const __
     }
     for_each_target<Pool>(p, row, [&](int i, int64_t token) {
       if (row.is_prefix) {
-        store(channels_of<T>(p.target_prefix, row) + token * p.target_prefix.token_stride, targets[i]);
+        store(shifted(channels_of<T>(p.target_prefix, row), token * p.target_prefix.token_stride), targets[i]);
       } else {
-        store(channels_of<float>(p.target, row) + token * p.target.token_stride, targets[i]);
+        store(shifted(channels_of<float>(p.target, row), token * p.target.token_stride), targets[i]);
       }
     });
   }

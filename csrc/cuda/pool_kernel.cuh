@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2) pool_kernel(const __grid_cons
   table.fill(p);
   __syncthreads();
   for (int step = blockIdx.x; step < p.steps; step += gridDim.x) {
-    const PoolRow row(p, step, Pool::kFrames, Pool::kColumns);
+    const PoolRow row(p, step, Pool::kLines, Pool::kColumns);
     float targets[Pool::kTargets][kChannels] = {};
     if (row.exists) pool_row<Pool>(p, row, targets);
     if (p.norm_weight != nullptr) {
@@ -27,9 +27,9 @@ __global__ void __launch_bounds__(kPoolThreads, 2) pool_kernel(const __grid_cons
         for (int c = 0; c < kChannels; ++c) targets[i][c] = targets[i][c] * scale[c] + shift[c];
       }
     }
-    const MutableTokenRows& rows = row.is_prefix ? p.target_prefix : p.target;
+    const MutableTokenBytes& tokens = row.is_prefix ? p.target_prefix : p.target;
     for_each_target<Pool>(p, row, [&](int i, int64_t token) {
-      store(channels_of<Target>(rows, row) + token * rows.token_stride, targets[i]);
+      store(shifted(channels_of<Target>(tokens, row), token * tokens.token_stride), targets[i]);
     });
   }
 }

@@ -23,11 +23,11 @@ void with_type(DataType type, const Run& run) {
 // Calls run(Pool{}) with what computes weighted sums by this window.
 template <class T, Flow kFlow, class Run>
 void with_window(const PoolTokensParams& p, const Run& run) {
-  switch (strip_stride(p)) {
+  switch (tile_stride(p)) {
     case 1:
-      return run(Strip<T, kFlow, 1>{});
+      return run(Tile<T, kFlow, 1>{});
     case 2:
-      return run(Strip<T, kFlow, 2>{});
+      return run(Tile<T, kFlow, 2>{});
     default:
       return run(AnyWindow<T, kFlow>{});
   }
@@ -35,24 +35,14 @@ void with_window(const PoolTokensParams& p, const Run& run) {
 
 template <class Pool>
 PoolKernelParams plan_pool(const PoolTokensParams& p) {
-  return plan_pool(p, Pool::kFlow, Pool::kFrames, Pool::kColumns);
+  return plan_pool(p, Pool::kFlow, Pool::kLines, Pool::kColumns);
 }
 
 // `lane_sums` numbers of a thread are summed over its lanes at a time.
 inline void launch_pool(void (*kernel)(PoolKernelParams), const PoolKernelParams& k, int lane_sums, void* stream) {
-  const int64_t shared = k.lane_sums + (lane_sums == 0 ? 0 : lane_sums_bytes(k, lane_sums));
+  const int floats = lane_sums == 0 ? 0 : kMostLaneSums * kPoolThreads + lane_sums * kLaneFloats;
+  const size_t shared = k.scratch + floats * sizeof(float);
   launch(kernel, num_blocks(k), num_threads(k), shared, stream, k);
-}
-
-// The tokens of the grid, behind the prefix.
-inline TokenRows grid_of(const TokenRows& rows, int64_t num_prefix, int64_t element_size) {
-  return {static_cast<const char*>(rows.data) + num_prefix * rows.token_stride * element_size, rows.batch_stride,
-          rows.token_stride};
-}
-
-inline MutableTokenRows grid_of(const MutableTokenRows& rows, int64_t num_prefix, int64_t element_size) {
-  return {static_cast<char*>(rows.data) + num_prefix * rows.token_stride * element_size, rows.batch_stride,
-          rows.token_stride};
 }
 
 }  // namespace vtfast::cuda

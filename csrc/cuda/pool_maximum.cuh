@@ -15,7 +15,7 @@ template <class T>
 struct Maximum {
   using Source = T;
   static constexpr Flow kFlow = Flow::kToWindows;
-  static constexpr int kFrames = 1, kColumns = 1, kTargets = 1;
+  static constexpr int kLines = 1, kColumns = 1, kTargets = 1;
 
   // Of equal tokens the first wins, and the last NaN over all others, as in torch.
   __device__ static void pool(const PoolKernelParams& p, const PoolRow& row, float (&largest)[1][kChannels]) {
@@ -24,7 +24,7 @@ struct Maximum {
     bool is_first = true;
     for_each_source<kFlow>(p, row, [&](int tap, int token) {
       float values[kChannels];
-      Channels<T>(tokens + int64_t{token} * p.source.token_stride).get(values);
+      load(shifted(tokens, token * p.source.token_stride), values);
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         if (is_first || values[c] > largest[0][c] || values[c] != values[c]) {
@@ -45,13 +45,13 @@ struct Maximum {
 struct Won {
   using Source = float;
   static constexpr Flow kFlow = Flow::kToTokens;
-  static constexpr int kFrames = 1, kColumns = 1, kTargets = 1;
+  static constexpr int kLines = 1, kColumns = 1, kTargets = 1;
 
   __device__ static void pool(const PoolKernelParams& p, const PoolRow& row, float (&sums)[1][kChannels]) {
     const float* gradients = channels_of<float>(p.source, row);
     for_each_source<kFlow>(p, row, [&](int tap, int window) {
       float values[kChannels];
-      Channels<float>(gradients + int64_t{window} * p.source.token_stride).get(values);
+      load(shifted(gradients, window * p.source.token_stride), values);
       const uint4 winners = *winners_at(p, row, window);
       const uint32_t pairs[kHalf] = {winners.x, winners.y, winners.z, winners.w};
 #pragma unroll

@@ -14,22 +14,23 @@ __device__ inline void sum_over_lanes(const PoolKernelParams& p, const PoolRow& 
                                       const Finish& finish) {
   static_assert(kCount <= kMostLaneSums);
   const int pitch = p.lanes | 1;  // the first numbers of rows are in different banks
-  const Shared<float> sums(p.lane_sums), parts = sums + kMostLaneSums * p.block_rows;
-  const bool takes_part = row.index < p.block_rows;
+  const Shared<float> sums(p.scratch), parts = sums + kMostLaneSums * kPoolThreads;
+  if (row.index < p.block_rows) {
+    const Shared<float> part = parts + (row.index * pitch + row.lane);
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    if (takes_part) parts[(i * p.block_rows + row.index) * pitch + row.lane] = numbers[i];
+    for (int i = 0; i < kCount; ++i) part[i * kLaneFloats] = numbers[i];
   }
   __syncthreads();
   for (int i = threadIdx.x; i < kCount * p.block_rows; i += blockDim.x) {
+    const Shared<float> part = parts + (i % kCount * kLaneFloats + i / kCount * pitch);
     float sum = 0;
-    for (int lane = 0; lane < p.lanes; ++lane) sum += parts[i * pitch + lane];
+    for (int lane = 0; lane < p.lanes; ++lane) sum += part[lane];
     sums[i] = finish(sum);
   }
   __syncthreads();
+  if (row.index < p.block_rows) {
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    if (takes_part) numbers[i] = sums[i * p.block_rows + row.index];
+    for (int i = 0; i < kCount; ++i) numbers[i] = sums[row.index * kCount + i];
   }
 }
 
@@ -37,7 +38,6 @@ __device__ inline void sum_over_lanes(const PoolKernelParams& p, const PoolRow& 
 template <int kTargets>
 __device__ inline void standardise(const PoolKernelParams& p, const PoolRow& row, float (&targets)[kTargets][kChannels],
                                    float (&scales)[kTargets]) {
-  const float share = 1.0f / static_cast<float>(p.head_dim()), eps = p.eps;
   float means[kTargets];
 #pragma unroll
   for (int i = 0; i < kTargets; ++i) {
@@ -45,7 +45,7 @@ __device__ inline void standardise(const PoolKernelParams& p, const PoolRow& row
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) means[i] += targets[i][c];
   }
-  sum_over_lanes(p, row, means, [=](float sum) { return sum * share; });
+  sum_over_lanes(p, row, means, [&](float sum) { return sum * p.head_share; });
 #pragma unroll
   for (int i = 0; i < kTargets; ++i) {
     scales[i] = 0;
@@ -55,7 +55,7 @@ __device__ inline void standardise(const PoolKernelParams& p, const PoolRow& row
       scales[i] += targets[i][c] * targets[i][c];
     }
   }
-  sum_over_lanes(p, row, scales, [=](float sum) { return 1.0f / sqrtf(sum * share + eps); });
+  sum_over_lanes(p, row, scales, [&](float sum) { return 1.0f / sqrtf(sum * p.head_share + p.eps); });
 #pragma unroll
   for (int i = 0; i < kTargets; ++i) {
 #pragma unroll

@@ -11,7 +11,7 @@ namespace vtfast::cuda {
 // Eight channels of each thread of a block, in shared memory, and their sums over the rows of the block.
 class RowSums {
  public:
-  static constexpr int kFloats = kChannels * kPoolThreads;
+  static constexpr int kBytes = kChannels * kPoolThreads * 4;
 
   __device__ RowSums(const PoolKernelParams& p, Shared<float> shared)
       : shared_(shared), rows_(p.block_rows), lanes_(p.lanes) {}
@@ -44,19 +44,21 @@ class RowSums {
   const int rows_, lanes_;
 };
 
-// The sums of the columns of [rows, stride] partial sums.
+// The sums of the columns of partial sums [rows, stride]; without columns, none.
 struct ColumnSums {
-  static constexpr int kColumns = 8;  // of a block
+  static constexpr int kColumns = 8;  // of a block; divides their number
 
   const float* partials;
   float* sums;
-  int64_t rows, stride, columns;  // kColumns divides columns
+  int64_t rows, stride, columns;
+
+  VTFAST_HOST_DEVICE int64_t num_blocks() const { return columns / kColumns; }
 };
 
 struct ColumnSumsParams {
-  ColumnSums sums[2];  // those without columns are skipped
+  ColumnSums sums[3];
 
-  VTFAST_HOST_DEVICE int64_t num_blocks() const { return (sums[0].columns + sums[1].columns) / ColumnSums::kColumns; }
+  int64_t num_blocks() const { return sums[0].num_blocks() + sums[1].num_blocks() + sums[2].num_blocks(); }
 };
 
 }  // namespace vtfast::cuda

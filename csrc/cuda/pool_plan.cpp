@@ -60,7 +60,7 @@ Divisor divisor(int64_t value) { return Divisor(static_cast<int>(std::max<int64_
 
 }  // namespace
 
-PoolKernelParams plan_pool(const PoolTokensParams& p, Flow flow, int frames, int columns) {
+PoolKernelParams plan_pool(const PoolTokensParams& p, Flow flow, int lines, int columns) {
   const bool to_windows = flow == Flow::kToWindows;
   const auto targets = [&](const PoolAxis& axis) { return to_windows ? axis.pooled : axis.size; };
   PoolKernelParams k{};
@@ -70,8 +70,8 @@ PoolKernelParams plan_pool(const PoolTokensParams& p, Flow flow, int frames, int
   const int64_t lanes = num_lanes(p);
   k.lanes = divisor(lanes);
   k.pieces = divisor(p.num_heads * head_vectors(p) / lanes);
-  k.frames = divisor(ceil_div(targets(p.t), frames));
-  k.heights = divisor(targets(p.h));
+  k.frames = divisor(targets(p.t));
+  k.lines = divisor(ceil_div(targets(p.h), lines));
   k.columns = divisor(ceil_div(targets(p.w), columns));
   k.num_taps = divisor(p.num_taps());
   k.head_vectors = divisor(table_vectors(p));
@@ -79,15 +79,16 @@ PoolKernelParams plan_pool(const PoolTokensParams& p, Flow flow, int frames, int
   // Tokens that are left as they are are treated as a prefix.
   const int64_t prefix = !to_windows ? 0 : p.mode == PoolMode::kNone ? p.num_prefix + p.num_inputs() : p.num_prefix;
   k.num_prefix = divisor(prefix);
-  const int64_t tiles = p.mode == PoolMode::kNone ? 0 : int64_t{k.frames} * k.heights * k.columns;
+  const int64_t tiles = p.mode == PoolMode::kNone ? 0 : int64_t{k.frames} * k.lines * k.columns;
   k.rows = static_cast<int>(p.batch * tiles * k.pieces);
   k.prefix_rows = static_cast<int>(p.batch * prefix * k.pieces);
   k.prefix_steps = static_cast<int>(ceil_div(k.prefix_rows, k.block_rows));
   k.steps = static_cast<int>(k.prefix_steps + ceil_div(k.rows, k.block_rows));
   k.resident_taps = resident_taps(p);
   k.table_bytes = static_cast<int>(table_bytes(p, k.resident_taps ? p.num_taps() : 0));
-  k.lane_sums = k.table_bytes;
+  k.scratch = k.table_bytes;
   k.eps = static_cast<float>(p.eps);
+  k.head_share = 1.0f / static_cast<float>(p.head_dim);
   k.weight = static_cast<const float*>(p.weight);
   k.mean = 1.0f / static_cast<float>(p.num_taps());
   if (to_windows) {
@@ -101,16 +102,12 @@ int num_threads(const PoolKernelParams& k) { return static_cast<int>(ceil_div(k.
 
 int num_blocks(const PoolKernelParams& k) { return static_cast<int>(std::min<int64_t>(k.steps, kMostBlocks)); }
 
-int64_t lane_sums_bytes(const PoolKernelParams& k, int count) {
-  return k.block_rows * (kMostLaneSums + count * (k.lanes | 1)) * 4;
+int tile_stride(const PoolTokensParams& p) {
+  const bool fits = p.h.kernel == 3 && p.w.kernel == 3 && p.h.stride == p.w.stride && p.w.stride <= 2;
+  return fits && resident_taps(p) ? static_cast<int>(p.w.stride) : 0;
 }
 
-int strip_stride(const PoolTokensParams& p) {
-  return resident_taps(p) && p.w.kernel == 3 && p.w.stride <= 2 ? static_cast<int>(p.w.stride) : 0;
-}
-
-WeightSlabs weight_slabs(const PoolTokensParams& p) {
-  const PoolKernelParams k = plan_pool(p, Flow::kToWindows, 1, 1);
+WeightSlabs weight_slabs(const PoolKernelParams& k) {
   const int64_t windows = k.steps - k.prefix_steps;
   const int64_t steps = std::max(kSlabSteps, ceil_div(windows, kMostSlabs));
   return {steps, ceil_div(windows, steps)};
@@ -119,12 +116,13 @@ WeightSlabs weight_slabs(const PoolTokensParams& p) {
 PoolWorkspace::PoolWorkspace(const PoolTokensParams& p) {
   const int64_t outputs = p.mode == PoolMode::kNone ? 0 : p.batch * p.num_outputs() * p.channels();
   const int64_t taps = p.weight == nullptr ? 0 : p.num_taps();
-  const int64_t blocks = num_blocks(plan_pool(p, Flow::kToWindows, 1, 1));  // and of strips there are no more
+  // Of larger tiles there are no more.
+  const PoolKernelParams windows = plan_pool(p, Flow::kToWindows, 1, 1);
   gradients = 0;
   winners = outputs;
   norm_partials = winners + (p.mode == PoolMode::kMaximum ? outputs / 2 : 0);
-  weight_partials = norm_partials + (p.norm_weight == nullptr ? 0 : blocks * 2 * p.head_dim);
-  size = weight_partials + (taps == 0 ? 0 : weight_slabs(p).count * taps * p.head_dim);
+  weight_partials = norm_partials + (p.norm_weight == nullptr ? 0 : num_blocks(windows) * 2 * p.head_dim);
+  size = weight_partials + (taps == 0 ? 0 : weight_slabs(windows).count * taps * p.head_dim);
 }
 
 const char* unsupported(const PoolTokensParams& p) {

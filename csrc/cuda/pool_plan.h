@@ -5,17 +5,25 @@
 
 namespace vtfast::cuda {
 
-// `frames` x 1 x `columns` targets make a tile. Source, target and what a backward has besides are left out.
-PoolKernelParams plan_pool(const PoolTokensParams& params, Flow flow, int frames, int columns);
+// The tokens from number `first` on, of `element_size` bytes a channel.
+inline TokenBytes tokens_from(const TokenRows& rows, int64_t first, int64_t element_size) {
+  const int64_t stride = rows.token_stride * element_size;
+  return {static_cast<const char*>(rows.data) + first * stride, rows.batch_stride * element_size, stride};
+}
+
+inline MutableTokenBytes tokens_from(const MutableTokenRows& rows, int64_t first, int64_t element_size) {
+  const int64_t stride = rows.token_stride * element_size;
+  return {static_cast<char*>(rows.data) + first * stride, rows.batch_stride * element_size, stride};
+}
+
+// `lines` x `columns` targets make a tile. Source, target and what a backward has besides are left out.
+PoolKernelParams plan_pool(const PoolTokensParams& params, Flow flow, int lines, int columns);
 
 int num_threads(const PoolKernelParams& params);
 int num_blocks(const PoolKernelParams& params);
 
-// Bytes of scratch space for sums of `count` numbers a thread over its lanes.
-int64_t lane_sums_bytes(const PoolKernelParams& params, int count);
-
-// 1 or 2 where strips are computed with that stride (see pool_windows.cuh), 0 where they are not.
-int strip_stride(const PoolTokensParams& params);
+// The stride of windows that are computed in tiles of several (see pool_windows.cuh), or 0 for others.
+int tile_stride(const PoolTokensParams& params);
 
 // The slabs of windows over which gradients of the weights are summed.
 struct WeightSlabs {
@@ -23,7 +31,7 @@ struct WeightSlabs {
   int64_t count;
 };
 
-WeightSlabs weight_slabs(const PoolTokensParams& params);
+WeightSlabs weight_slabs(const PoolKernelParams& windows);
 
 // The parts of the workspace of a backward, in floats.
 struct PoolWorkspace {

@@ -29,33 +29,43 @@ struct PoolRow {
   int channel;  // of a token, the thread's first
   int vector;   // the same of a head, in vectors of kChannels
 
-  // A tile is `frames` x 1 x `columns` targets.
-  __device__ PoolRow(const PoolKernelParams& p, int step, int frames, int columns)
+  // A tile has `lines` x `columns` targets.
+  __device__ PoolRow(const PoolKernelParams& p, int step, int lines, int columns)
       : index(static_cast<int>(threadIdx.x) / p.lanes),
         lane(static_cast<int>(threadIdx.x) % p.lanes),
         is_prefix(step < p.prefix_steps) {
     int place = (is_prefix ? step : step - p.prefix_steps) * p.block_rows + index;
     exists = index < p.block_rows && place < (is_prefix ? p.prefix_rows : p.rows);
     if (!exists) place = 0;
-    h = is_prefix ? 0 : take_digit(place, p.heights);
+    h = is_prefix ? 0 : take_digit(place, p.lines) * lines;
     const int first_vector = take_digit(place, p.pieces) * p.lanes + lane;
     w = is_prefix ? 0 : take_digit(place, p.columns) * columns;
-    t = is_prefix ? take_digit(place, p.num_prefix) : take_digit(place, p.frames) * frames;
+    t = take_digit(place, is_prefix ? p.num_prefix : p.frames);
     clip = place;
     channel = first_vector * kChannels;
     vector = first_vector % p.head_vectors;
   }
 };
 
-// The thread's channels of the first token of its clip.
 template <class T>
-__device__ inline const T* channels_of(const TokenRows& tokens, const PoolRow& row) {
-  return static_cast<const T*>(tokens.data) + int64_t{row.clip} * tokens.batch_stride + row.channel;
+__device__ inline const T* shifted(const T* pointer, int64_t bytes) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(pointer) + bytes);
 }
 
 template <class T>
-__device__ inline T* channels_of(const MutableTokenRows& tokens, const PoolRow& row) {
-  return static_cast<T*>(tokens.data) + int64_t{row.clip} * tokens.batch_stride + row.channel;
+__device__ inline T* shifted(T* pointer, int64_t bytes) {
+  return reinterpret_cast<T*>(reinterpret_cast<char*>(pointer) + bytes);
+}
+
+// The thread's channels of the first token of its clip.
+template <class T>
+__device__ inline const T* channels_of(const TokenBytes& tokens, const PoolRow& row) {
+  return shifted(static_cast<const T*>(tokens.data) + row.channel, row.clip * tokens.batch_stride);
+}
+
+template <class T>
+__device__ inline T* channels_of(const MutableTokenBytes& tokens, const PoolRow& row) {
+  return shifted(static_cast<T*>(tokens.data) + row.channel, row.clip * tokens.batch_stride);
 }
 
 }  // namespace vtfast::cuda

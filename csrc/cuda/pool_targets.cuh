@@ -12,7 +12,8 @@ __device__ inline void pool_row(const PoolKernelParams& p, const PoolRow& row,
                                 float (&targets)[Pool::kTargets][kChannels]) {
   using T = typename Pool::Source;
   if (row.is_prefix) {
-    Channels<T>(channels_of<T>(p.source_prefix, row) + int64_t{row.t} * p.source_prefix.token_stride).get(targets[0]);
+    const TokenBytes& tokens = p.source_prefix;
+    load(shifted(channels_of<T>(tokens, row), row.t * tokens.token_stride), targets[0]);
   } else {
     Pool::pool(p, row, targets);
   }
@@ -22,15 +23,13 @@ __device__ inline void pool_row(const PoolKernelParams& p, const PoolRow& row,
 template <class Pool, class Visit>
 __device__ inline void for_each_target(const PoolKernelParams& p, const PoolRow& row, const Visit& visit) {
   if (!row.exists) return;
-  const int width = num_targets<Pool::kFlow>(p.w);
+  const int height = num_targets<Pool::kFlow>(p.h), width = num_targets<Pool::kFlow>(p.w);
+  const int first = row.is_prefix ? row.t : (row.t * height + row.h) * width + row.w;
+  const int lines = row.is_prefix ? 1 : height - row.h, columns = row.is_prefix ? 1 : width - row.w;
 #pragma unroll
   for (int i = 0; i < Pool::kTargets; ++i) {
-    const int t = row.t + i / Pool::kColumns, w = row.w + i % Pool::kColumns;
-    if (row.is_prefix) {
-      if (i == 0) visit(i, int64_t{row.t});
-    } else if (t < num_targets<Pool::kFlow>(p.t) && w < width) {
-      visit(i, int64_t{t * num_targets<Pool::kFlow>(p.h) + row.h} * width + w);
-    }
+    const int line = i / Pool::kColumns, column = i % Pool::kColumns;
+    if (line < lines && column < columns) visit(i, int64_t{first + line * width + column});
   }
 }
 

@@ -9,10 +9,11 @@ template <class Pool>
 void run(const PoolTokensParams& p, void* stream) {
   using T = typename Pool::Source;
   PoolKernelParams k = plan_pool<Pool>(p);
-  k.source_prefix = p.x;
-  k.source = grid_of(p.x, p.num_prefix, sizeof(T));
-  k.target_prefix = {p.out, (p.num_prefix + p.num_outputs()) * p.channels(), p.channels()};
-  k.target = grid_of(k.target_prefix, p.num_prefix, sizeof(T));
+  const MutableTokenRows out{p.out, (p.num_prefix + p.num_outputs()) * p.channels(), p.channels()};
+  k.source_prefix = tokens_from(p.x, 0, sizeof(T));
+  k.source = tokens_from(p.x, p.num_prefix, sizeof(T));
+  k.target_prefix = tokens_from(out, 0, sizeof(T));
+  k.target = tokens_from(out, p.num_prefix, sizeof(T));
   launch_pool(pool_kernel<Pool, T>, k, p.norm_weight == nullptr ? 0 : Pool::kTargets, stream);
 }
 

@@ -59,14 +59,14 @@ template <class T, Flow kDirection>
 struct AnyWindow {
   using Source = T;
   static constexpr Flow kFlow = kDirection;
-  static constexpr int kFrames = 1, kColumns = 1, kTargets = 1;
+  static constexpr int kLines = 1, kColumns = 1, kTargets = 1;
 
   __device__ static void pool(const PoolKernelParams& p, const PoolRow& row, float (&sums)[1][kChannels]) {
     const PoolTable table(p);
     const T* sources = channels_of<T>(p.source, row);
     for_each_source<kFlow>(p, row, [&](int tap, int source) {
       float values[kChannels], weights[kChannels];
-      Channels<T>(sources + int64_t{source} * p.source.token_stride).get(values);
+      load(shifted(sources, source * p.source.token_stride), values);
       table.get_weights(p, tap, row.vector, weights);
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) sums[0][c] += weights[c] * values[c];
@@ -74,87 +74,92 @@ struct AnyWindow {
   }
 };
 
-// The columns that four neighbouring targets have in reach, where windows are three tokens wide and `stride` apart. The
-// first target is at a multiple of four.
-constexpr int strip_sources(Flow flow, int stride) {
-  if (flow == Flow::kToWindows) return 3 * stride + 3;
-  return stride == 1 ? 6 : 3;
-}
-
-// Four columns of targets in as many frames as registers allow: a source is read once for all of them.
+// Two lines of four targets, by windows three tokens high and wide and `kStride` apart along both axes: a source is
+// read once for all of them.
 template <class T, Flow kDirection, int kStride>
-struct Strip {
+class Tile {
+  static constexpr int kTaps = 3;
+
+  // How many sources as many targets have in reach, which begin at a multiple of kStride.
+  static constexpr int num_sources_of(int targets) {
+    if (kDirection == Flow::kToWindows) return (targets - 1) * kStride + kTaps;
+    return kStride == 1 ? targets + 2 : targets / 2 + 1;
+  }
+
+ public:
   using Source = T;
   static constexpr Flow kFlow = kDirection;
-  static constexpr int kSources = strip_sources(kFlow, kStride);
-  static constexpr int kFrames = kSources * sizeof(T) <= 24 ? 2 : 1, kColumns = 4, kTargets = kFrames * kColumns;
+  static constexpr int kColumns = 4, kSources = num_sources_of(kColumns);
+  static constexpr int kLines = kSources <= 6 ? 2 : 1;  // what registers hold
+  static constexpr int kTargets = kLines * kColumns, kSourceLines = num_sources_of(kLines);
 
   __device__ static void pool(const PoolKernelParams& p, const PoolRow& row, float (&sums)[kTargets][kChannels]) {
-    const T* sources = channels_of<T>(p.source, row);
-    const int last_t = min(row.t + kFrames, num_targets<kFlow>(p.t)) - 1;
-    const int first = first_source(row.w);
-    const Reach<kFlow> lines(p.h, row.h);
-    for (int h = lines.first; h < lines.last; ++h) {
-      for (int t = Reach<kFlow>(p.t, row.t).first; t < Reach<kFlow>(p.t, last_t).last; ++t) {
-        const int line = (t * num_sources<kFlow>(p.h) + h) * num_sources<kFlow>(p.w) + first;
-        Channels<T> columns[kSources];
+    const int first_w = first_source(row.w), width = num_sources<kFlow>(p.w);
+    const int first_h = first_source(row.h), height = num_sources<kFlow>(p.h);
+    const int64_t stride = p.source.token_stride, line_stride = width * stride;
+    const T* first = shifted(channels_of<T>(p.source, row), first_h * line_stride + first_w * stride);
+    const Reach<kFlow> frames(p.t, row.t);
+    const PoolTable table(p);
+    uint4 columns[kSources] = {};  // padding stays zero
+    for (int t = frames.first; t < frames.last; ++t) {
+      const T* line = shifted(first, t * height * line_stride);
+      const int first_tap = kTapRows + tap_of<kFlow>(p.t, row.t, t) * kTaps * kTaps;
 #pragma unroll
-        for (int i = 0; i < kSources; ++i) {
-          if (!inside(first + i, num_sources<kFlow>(p.w))) continue;
-          columns[i] = Channels<T>(sources + int64_t{line + i} * p.source.token_stride);
+      for (int i = 0; i < kSourceLines; ++i, line = shifted(line, line_stride)) {
+        if (!inside(first_h + i, height)) continue;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          if (half == 0 || sizeof(T) == 4) load_columns(line + half * kHalf, stride, first_w, width, columns);
+          add(table, first_tap, i, row.vector, half, columns, sums);
         }
-        add(p, row, t, last_t, tap_of<kFlow>(p.h, row.h, h), columns, sums);
       }
     }
   }
 
  private:
-  static constexpr int kTaps = 3;
-
   __device__ static int first_source(int target) {
-    return kFlow == Flow::kToWindows ? target * kStride - 1 : kStride == 1 ? target - 1 : target / kStride;
+    return kFlow == Flow::kToWindows ? target * kStride - 1 : kStride == 1 ? target - 1 : target / 2;
   }
 
-  // The tap that joins two of the columns.
-  __device__ static constexpr int tap(int target, int source) {
+  // The tap that joins two, counted from the first target and the first source.
+  __device__ static constexpr int tap_between(int target, int source) {
     if (kFlow == Flow::kToWindows) return source - target * kStride;
-    return target + (kStride == 1 ? 2 : 1) - source * kStride;
+    return kStride == 1 ? target + 2 - source : target + 1 - 2 * source;
   }
 
-  // Adds what line `t` holds for each frame of targets.
-  __device__ static void add(const PoolKernelParams& p, const PoolRow& row, int t, int last_t, int tap_h,
-                             const Channels<T> (&columns)[kSources], float (&sums)[kTargets][kChannels]) {
-    const PoolTable table(p);
+  // A vector of each column that there is.
+  __device__ static void load_columns(const T* from, int64_t stride, int first_w, int width,
+                                      uint4 (&columns)[kSources]) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float sources[kSources][kHalf];
-#pragma unroll
-      for (int i = 0; i < kSources; ++i) columns[i].get(half, sources[i]);
-#pragma unroll
-      for (int frame = 0; frame < kFrames; ++frame) {
-        const int tap_t = tap_of<kFlow>(p.t, row.t + frame, t);
-        if (row.t + frame > last_t || !inside(tap_t, p.t.kernel)) continue;
-        const int first_tap = (tap_t * p.h.kernel + tap_h) * kTaps;
-#pragma unroll
-        for (int tap_w = 0; tap_w < kTaps; ++tap_w) {
-          float weights[kHalf];
-          table.get(kTapRows + first_tap + tap_w, row.vector, half, weights);
-          add_tap(tap_w, weights, sources, half, sums + frame * kColumns);
-        }
-      }
+    for (int i = 0; i < kSources; ++i, from = shifted(from, stride)) {
+      if (inside(first_w + i, width)) columns[i] = *reinterpret_cast<const uint4*>(from);
     }
   }
 
-  __device__ static void add_tap(int tap_w, const float (&weights)[kHalf], const float (&sources)[kSources][kHalf],
-                                 int half, float (*sums)[kChannels]) {
+  // Adds what line `source_h` holds, in one half of the channels.
+  __device__ static void add(const PoolTable& table, int first_tap, int source_h, int vector, int half,
+                             const uint4 (&columns)[kSources], float (&sums)[kTargets][kChannels]) {
+    float sources[kSources][kHalf];
 #pragma unroll
-    for (int column = 0; column < kColumns; ++column) {
+    for (int i = 0; i < kSources; ++i) unpack<T>(columns[i], half, sources[i]);
 #pragma unroll
-      for (int i = 0; i < kSources; ++i) {
-        if (tap(column, i) != tap_w) continue;
+    for (int i = 0; i < kLines * kTaps; ++i) {
+      const int line = i / kTaps, tap_h = tap_between(line, source_h), tap_w = i % kTaps;
+      if (tap_h < 0 || tap_h >= kTaps) continue;
+      float weights[kHalf];
+      table.get(first_tap + tap_h * kTaps + tap_w, vector, half, weights);
+      add_tap(weights, tap_w, half, sources, sums + line * kColumns);
+    }
+  }
+
+  __device__ static void add_tap(const float (&weights)[kHalf], int tap_w, int half,
+                                 const float (&sources)[kSources][kHalf], float (*sums)[kChannels]) {
 #pragma unroll
-        for (int c = 0; c < kHalf; ++c) sums[column][half * kHalf + c] += weights[c] * sources[i][c];
-      }
+    for (int i = 0; i < kColumns * kSources; ++i) {
+      const int column = i / kSources, source = i % kSources;
+      if (tap_between(column, source) != tap_w) continue;
+#pragma unroll
+      for (int c = 0; c < kHalf; ++c) sums[column][half * kHalf + c] += weights[c] * sources[source][c];
     }
   }
 };
