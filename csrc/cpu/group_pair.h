@@ -45,12 +45,7 @@ class GroupPair {
     also(token, views_[1 - current_]);
   }
 
-  void fetch_row(const T* row) const {
-    const char* line = reinterpret_cast<const char*>(row);
-    for (size_t offset = 0; offset < p_.head_dim * sizeof(T); offset += 64) {
-      prefetch(line + offset);
-    }
-  }
+  void fetch_row(const T* row) const { prefetch_row(row, p_.head_dim); }
 
  private:
   void select(int which, const GroupTask& task) {

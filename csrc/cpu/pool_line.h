@@ -85,10 +85,13 @@ class PoolLine {
 
   static size_t scratch_bytes(int64_t padded) { return Scratch::bytes_of<Acc>(kPlacesOfThree * padded); }
 
-  PoolLine(int64_t head_dim, int64_t padded, int64_t token_stride, Scratch& scratch)
+  // The line that follows lies `to_next` elements behind one: it is fetched meanwhile, as the processor does not guess
+  // so many lines at once.
+  PoolLine(int64_t head_dim, int64_t padded, int64_t token_stride, int64_t to_next, Scratch& scratch)
       : head_dim_(head_dim),
         padded_(padded),
         token_stride_(token_stride),
+        to_next_(to_next),
         rows_(scratch.take<Acc>(kPlacesOfThree * padded)) {}
 
   // Calls emit(place, row [padded]) for each of `places` places, in their order; what lies off the lines counts as 0,
@@ -163,6 +166,7 @@ class PoolLine {
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
           const Vector<Acc> token = fetch<kPartial>(x + v * kLanes<Acc>, d);
+          prefetch(reinterpret_cast<const char*>(x + to_next_ + v * kLanes<Acc>));
           if (i + 1 < kCount) pooled[i + 1][v] += token * weights[0][v];
           if (i >= 0 && i < kCount) pooled[i][v] += token * weights[1][v];
           if (i >= 1) pooled[i - 1][v] += token * weights[2][v];
@@ -244,6 +248,7 @@ class PoolLine {
   int64_t head_dim_;
   int64_t padded_;
   int64_t token_stride_;
+  int64_t to_next_;
   Acc* rows_;  // [kPlacesOfThree, padded]
   std::vector<WindowTap> inside_;
 };

@@ -76,7 +76,8 @@ class PooledGradient {
         order_(p),
         weights_(p, scratch),
         norm_(p.norm_weight, p.norm_bias, p.head_dim, p.eps, scratch),
-        line_(p.head_dim, padded_, order_.line.input * p.x.token_stride, scratch),
+        line_(p.head_dim, padded_, order_.line.input * p.x.token_stride,
+              order_.inner.axis.stride * order_.inner.input * p.x.token_stride, scratch),
         window_(p, order_),
         d_row_(scratch.take<Acc>(padded_)),
         d_line_(scratch.take<Acc>(order_.line.axis.pooled * padded_)) {}
@@ -276,11 +277,12 @@ void gather_inputs(const PoolTokensParams& p, const PoolTokensGradients& gradien
     scratch.reserve(WindowWeights<Acc>::scratch_bytes(p) + Line::scratch_bytes(padded) +
                     Scratch::bytes_of<Acc>(padded));
     const WindowWeights<Acc> weights(p, scratch);
-    Line line(p.head_dim, padded, order.line.output * channels, scratch);
+    Line line(p.head_dim, padded, order.line.output * channels, order.inner.output * channels, scratch);
     Acc* row = scratch.take<Acc>(padded);
     TransposedWindow<Acc> window(p, order);
     const int64_t size = order.line.axis.size, step = order.line.axis.stride;
     const int64_t stride = order.line.input * gradients.d_x.token_stride;
+    const int64_t to_next = order.inner.input * gradients.d_x.token_stride;
     for (int64_t i = begin; i < end; ++i) {
       const HeadLine at = HeadLine::of_inputs(p, order, i);
       const Acc* outputs = d_pooled + at.batch * p.num_outputs() * channels + at.head * p.head_dim;
@@ -292,7 +294,9 @@ void gather_inputs(const PoolTokensParams& p, const PoolTokensGradients& gradien
         const WindowTaps taps = window.taps(first);
         const int64_t places = (size - first + step - 1) / step;
         const auto emit = [&](int64_t place, const Acc* sum) {
-          store_row(sum, p.head_dim, Acc(1), d_x + (first + place * step) * stride);
+          T* target = d_x + (first + place * step) * stride;
+          store_row(sum, p.head_dim, Acc(1), target);
+          prefetch_row(target + to_next, p.head_dim);
         };
         if (winners == nullptr) {
           line.run(lines, taps, places, emit);

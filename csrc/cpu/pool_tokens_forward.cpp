@@ -18,7 +18,8 @@ void pool_lines(const PoolTokensParams& p) {
                     PoolLine<T, Pool>::scratch_bytes(padded));
     const WindowWeights<Acc> weights(p, scratch);
     const HeadNorm<Acc> norm(p.norm_weight, p.norm_bias, p.head_dim, p.eps, scratch);
-    PoolLine<T, Pool> line(p.head_dim, padded, order.line.input * p.x.token_stride, scratch);
+    PoolLine<T, Pool> line(p.head_dim, padded, order.line.input * p.x.token_stride,
+                           order.inner.axis.stride * order.inner.input * p.x.token_stride, scratch);
     Window<T> window(p, order);
     for (int64_t i = begin; i < end; ++i) {
       const HeadLine at = HeadLine::of_outputs(p, order, i);

@@ -59,6 +59,12 @@ VTFAST_INLINE void store(T* target, Vector<T> vector) {
 VTFAST_INLINE void prefetch(const char* address) { asm volatile("prefetcht1 %0" : : "m"(*address)); }
 
 template <class T>
+VTFAST_INLINE void prefetch_row(const T* row, int64_t size) {
+  const char* line = reinterpret_cast<const char*>(row);
+  for (int64_t offset = 0; offset < size * static_cast<int64_t>(sizeof(T)); offset += 64) prefetch(line + offset);
+}
+
+template <class T>
 VTFAST_INLINE Vector<T> broadcast(T value) {
   return [value]<int... kLane>(std::integer_sequence<int, kLane...>) {
     return Vector<T>{((void)kLane, value)...};
