@@ -219,14 +219,29 @@ class PoolingShape:
         return _pooled(self.grid, self.kv_stride)
 
     @property
+    def num_queries(self) -> int:
+        """Of a head of a clip, cls included."""
+        return 1 + prod(self.q_grid)
+
+    @property
+    def num_keys(self) -> int:
+        """Of a head of a clip, cls included."""
+        return 1 + prod(self.k_grid)
+
+    @property
     def num_scores(self) -> int:
         """Pairs of query and key, of all clips and heads."""
-        return self.batch * self.num_heads * (1 + prod(self.q_grid)) * (1 + prod(self.k_grid))
+        return self.batch * self.num_heads * self.num_queries * self.num_keys
 
     @property
     def product_flops(self) -> int:
         """Floating point operations of one of attention's matrix products: two in the forward, five in the backward."""
         return 2 * self.num_scores * self.head_dim
+
+    def fewest_bytes(self, itemsize: int, backward: bool) -> int:
+        """Forward: reads q, k and v, writes the output. Backward: reads them and its gradient, writes theirs."""
+        queries, keys = (5, 6) if backward else (2, 2)
+        return self.batch * self.channels * itemsize * (queries * self.num_queries + keys * self.num_keys)
 
 
 def _pooled(grid: Triple, stride: Triple) -> Triple:
@@ -248,6 +263,10 @@ MVIT_V2_S_BLOCKS = (
     PoolingShape("MViTv2-S block 4", (8, 14, 14), 4, (1, 1, 1), (1, 2, 2)),
     PoolingShape("MViTv2-S block 14", (8, 14, 14), 8, (1, 2, 2), (1, 1, 1)),
 )
+
+# The same for as many clips as take about 80 MB of q in 16 bits in the first block.
+FILLING_POOLING = tuple(replace(shape, batch=16) for shape in MVIT_V2_S_BLOCKS)
+FILLING_PLAIN_POOLING = tuple(replace(shape, batch=16) for shape in MVIT_V1_B_BLOCKS)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Grid attention against its peers, on shapes that fill a GPU: `python -m benchmarks.gpu.attention`."""
+"""Attention against its peers, on shapes that fill a GPU: `python -m benchmarks.gpu.attention`."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import space_time
+from benchmarks.gpu import pooling, space_time
 from benchmarks.gpu.jobs import Job, main, natively
 from benchmarks.gpu.replay import replayed
 from benchmarks.measure import Case, Way
@@ -17,10 +17,13 @@ from benchmarks.shapes import (
     FILLING_HR,
     FILLING_JOINT,
     FILLING_LONG_TIME,
+    FILLING_PLAIN_POOLING,
+    FILLING_POOLING,
     FILLING_SPACE,
     FILLING_TIME,
     FILLING_WINDOWS,
     SWIN3D_T_STAGES,
+    PoolingShape,
     SpaceTimeShape,
     WindowShape,
 )
@@ -58,7 +61,11 @@ def _all_jobs(device: str) -> Iterator[Job]:
         yield from (core_job(window, _HALF, mode, EVERY, device) for mode in MODES)
     for shape in (FILLING_TIME[0], FILLING_SPACE):
         yield from (space_time.core_job(shape, _HALF, mode, space_time.EVERY, device) for mode in MODES)
+    for pooled in FILLING_POOLING[:2]:
+        yield from (pooling.core_job(pooled, _HALF, mode, pooling.EVERY, device) for mode in MODES)
     yield from (core_job(short.shifted(), _HALF, mode, EVERY, device) for mode in MODES)
+    for pooled in FILLING_POOLING[2:]:
+        yield from (pooling.core_job(pooled, _HALF, mode, pooling.FUSED, device) for mode in MODES)
     for shape in (*FILLING_TIME[1:], *FILLING_HR, FILLING_JOINT, FILLING_LONG_TIME):
         yield from (space_time.core_job(shape, _HALF, mode, space_time.FUSED, device) for mode in MODES)
     for window in (pair.shifted(), long.shifted()):
@@ -71,6 +78,11 @@ def _all_jobs(device: str) -> Iterator[Job]:
             yield from (core_job(window, dtype, mode, FUSED, device) for mode in MODES)
     for window in (SWIN3D_T_STAGES[0].shifted(), replace(pair.shifted(), batch=1)):
         yield from (replay_job(window, mode, device) for mode in MODES)
+    yield from (pooling.block_job(FILLING_POOLING[0], _HALF, mode, ("eager", "SDPA"), device) for mode in MODES)
+    yield from (pooling.replay_job(replace(FILLING_POOLING[4], batch=1), _HALF, mode, device) for mode in MODES)
+    for pooled in FILLING_PLAIN_POOLING:
+        yield from (pooling.core_job(pooled, _HALF, mode, (*pooling.FUSED, "SDPA flash"), device) for mode in MODES)
+    yield from (pooling.core_job(FILLING_POOLING[1], torch.float32, mode, pooling.FUSED, device) for mode in MODES)
     for shape in (FILLING_TIME[0], FILLING_SPACE):
         yield from (space_time.replay_job(replace(shape, batch=1), _HALF, mode, device) for mode in MODES)
 
@@ -84,6 +96,9 @@ def _quick_jobs(device: str) -> Iterator[Job]:
         yield from (space_time.core_job(shape, torch.float32, mode, space_time.FUSED, device) for mode in MODES)
     yield core_job(window, _HALF, FORWARD, FUSED, device)
     yield layer_job(window, torch.float32, True, device)
+    pooled = PoolingShape("MViTv2", (2, 8, 8), 2, (1, 2, 2), (1, 2, 2), head_dim=32)
+    yield from (pooling.core_job(pooled, torch.float32, mode, pooling.FUSED, device) for mode in MODES)
+    yield pooling.block_job(pooled, torch.float32, BOTH, ("eager", "SDPA"), device)
 
 
 def core_job(

@@ -6,12 +6,22 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import models, space_time
+from benchmarks.gpu import models, pooling, space_time
 from benchmarks.gpu.attention import BOTH, FORWARD, case_name
 from benchmarks.gpu.ceilings import COPY, EXP
 from benchmarks.measure import Result, Timing
+from benchmarks.peers import SDPA_BACKENDS
 from benchmarks.report import JUDGED, speedup
-from benchmarks.shapes import FILLING_HR, FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, SpaceTimeShape, WindowShape
+from benchmarks.shapes import (
+    FILLING_HR,
+    FILLING_POOLING,
+    FILLING_SPACE,
+    FILLING_TIME,
+    FILLING_WINDOWS,
+    PoolingShape,
+    SpaceTimeShape,
+    WindowShape,
+)
 
 Ceilings = Mapping[str, float]  # units a second by name
 
@@ -137,6 +147,19 @@ def over_best_peer(figures: Figures) -> float | None:
     return None if peer is None else figures.over(peer)
 
 
+def over_sdpa(figures: Figures) -> float | None:
+    """How many times faster than the fastest of its backends."""
+    ratios = [figures.over(way) for way in SDPA_BACKENDS]
+    return min((ratio for ratio in ratios if ratio is not None), default=None)
+
+
+def memory_under_sdpa(figures: Figures) -> float | None:
+    """How many times less extra memory than the leanest of its backends takes."""
+    theirs = [figures.extra_mib(way) for way in SDPA_BACKENDS if figures.over(way) is not None]
+    known, ours = [extra for extra in theirs if extra is not None], figures.extra_mib()
+    return min(known) / ours if known and ours else None
+
+
 def teraflops(figures: Figures) -> float | None:
     """10^12 floating point operations a second."""
     rate = figures.flops_per_second()
@@ -167,6 +190,9 @@ def targets() -> list[Target]:
         for shape in spaces
         for mode in (FORWARD, BOTH)
     ]
+    for block in FILLING_POOLING:
+        wanted += [Target(_half(block, mode), "x SDPA with its bias", 3, over_sdpa) for mode in (FORWARD, BOTH)]
+    wanted.append(Target(_half(FILLING_POOLING[0], BOTH), "x less extra memory than SDPA", 5, memory_under_sdpa))
     wanted += [
         Target(_half(shape.shifted(), BOTH), "tables of extra memory", None, extra_tables) for shape in FILLING_WINDOWS
     ]
@@ -176,6 +202,12 @@ def targets() -> list[Target]:
     return wanted
 
 
-def _half(shape: WindowShape | SpaceTimeShape, mode: str) -> str:
-    named = case_name if isinstance(shape, WindowShape) else space_time.case_name
-    return named(shape, torch.bfloat16, mode)
+_NAMES: Mapping[type, Callable[..., str]] = {
+    WindowShape: case_name,
+    SpaceTimeShape: space_time.case_name,
+    PoolingShape: pooling.case_name,
+}
+
+
+def _half(shape: WindowShape | SpaceTimeShape | PoolingShape, mode: str) -> str:
+    return _NAMES[type(shape)](shape, torch.bfloat16, mode)

@@ -11,15 +11,28 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.jobs import natively
 from benchmarks.measure import Way
 from benchmarks.peers import core_ways
-from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS, SpaceTimeShape, WindowShape
+from benchmarks.pooling_peers import CORE, pooling_ways
+from benchmarks.shapes import (
+    FILLING_POOLING,
+    FILLING_SPACE,
+    FILLING_TIME,
+    FILLING_WINDOWS,
+    PoolingShape,
+    SpaceTimeShape,
+    WindowShape,
+)
 from benchmarks.space_time_peers import space_time_ways
 
-SHAPES: Sequence[WindowShape | SpaceTimeShape] = (
+Shape = WindowShape | SpaceTimeShape | PoolingShape
+
+SHAPES: Sequence[Shape] = (
     *(shape.shifted() for shape in FILLING_WINDOWS[1:]),
     FILLING_TIME[0],
     FILLING_SPACE,
+    *FILLING_POOLING[:2],
 )
 _SMALL = WindowShape("window 2 x 7 x 7", (2, 14, 14), 2, (2, 7, 7)).shifted()
 
@@ -43,7 +56,9 @@ def main(number: int, device: str, output: Path | None) -> None:
     output.write_text(json.dumps({name: time for name, time in times.items() if time > 0}))
 
 
-def _way(shape: WindowShape | SpaceTimeShape, device: str) -> Way:
+def _way(shape: Shape, device: str) -> Way:
+    if isinstance(shape, PoolingShape):
+        return natively(pooling_ways(shape, CORE, torch.bfloat16, "forward + backward", ["vtfast"], device)[0])
     if isinstance(shape, WindowShape):
         return core_ways(shape, torch.bfloat16, "forward + backward", ["vtfast"], "packed", device)[0]
     return space_time_ways(shape, torch.bfloat16, "forward + backward", ["vtfast"], device)[0]

@@ -15,7 +15,10 @@ import torch
 
 _LINES = 30  # of a failure
 
-_FIRST = ("test_library.py", "test_grid_attention.py", "test_grid_attention_gradients.py", "test_window_attention.py")
+_FIRST = (
+    "test_library.py", "test_grid_attention.py", "test_grid_attention_gradients.py", "test_pooling_attention.py",
+    "test_window_attention.py",
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import pooling_peers
 from benchmarks.measure import Effort, NotSupportedError, relative_error, run_case
 from benchmarks.peers import MODES
 from benchmarks.pooling_peers import (
     ATTENTION,
+    CORE,
     POOLING,
     SKIP,
     WORKS,
@@ -47,6 +49,14 @@ def test_every_peer_computes_the_reference(shape, mode, work, name):
     assert len(reference) == len(inputs.grads_out) + (0 if mode == "forward" else len(inputs.tensors))
     for value, right in zip(way.outputs(way.run()), reference, strict=True):
         assert relative_error(value, right) < 1e-4
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_the_reference_is_the_same_clip_by_clip(work, monkeypatch):
+    whole = reference_outputs(SHAPES[2], work, torch.float32, MODES[1])
+    monkeypatch.setattr(pooling_peers, "MOST_SCORES", 1)
+    for value, right in zip(reference_outputs(SHAPES[2], work, torch.float32, MODES[1]), whole, strict=True):
+        assert relative_error(value, right) < 1e-12
 
 
 @every_shape
@@ -110,6 +120,10 @@ def test_bytes_are_those_of_the_tensors(shape, mode):
         results = sum(grad.nbytes for grad in inputs.grads_out)
         expected = tokens + results if mode == "forward" else 3 * tokens + 2 * results
         assert token_pooling.fewest_bytes(shape, work, torch.bfloat16, mode) == expected
+    inputs = Inputs.make(shape, CORE, torch.bfloat16, requires_grad=False)
+    tokens, results = sum(inputs.tensors[part].nbytes for part in "qkv"), inputs.grads_out[0].nbytes
+    backward = mode != "forward"
+    assert shape.fewest_bytes(2, backward) == (3 * tokens + 2 * results if backward else tokens + results)
 
 
 @pytest.mark.requires_native
