@@ -7,6 +7,7 @@ runs little but vtfast's kernels.
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -45,6 +46,16 @@ def rotary_problems() -> Iterator[tuple[str, dict[str, Any], tuple[int, int, int
     yield "rotary, part of a head", {"grid": (2, 3, 4), "num_heads": 2}, (2, 3, 4, 18)
 
 
+def pooling_problems() -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Name, arguments of `ops.pooling_attention` but tensors, and head_dim."""
+    cls = {"num_heads": 2, "num_prefix": 1, "residual": True}
+    for head_dim in (32, 64, 96, 128):
+        yield f"pooled keys, head_dim {head_dim}", cls | {"q_grid": (2, 6, 6), "k_grid": (2, 3, 3)}, head_dim
+    yield "pooled queries", cls | {"q_grid": (2, 3, 4), "k_grid": (2, 6, 8)}, 96
+    yield "grids that do not divide each other", cls | {"q_grid": (3, 7, 10), "k_grid": (2, 3, 4)}, 24
+    yield "more positions than a tile has room for", cls | {"q_grid": (1, 1, 300), "k_grid": (1, 1, 80)}, 32
+
+
 def main(device: str) -> int:
     """0 if every result is near that of the reference in float64."""
     wrong = 0
@@ -62,6 +73,10 @@ def main(device: str) -> int:
 def _cases(device: str) -> Iterator[tuple[str, Callable[[torch.dtype], float]]]:
     for name, settings, shape in rotary_problems():
         yield name, partial(_rotary_error, settings, shape, device)
+    for name, settings, head_dim in pooling_problems():
+        for tables in ("thw", "h", ""):
+            named = f"{name}, tables along {tables}" if tables else name
+            yield named, partial(_pooling_error, settings, head_dim, tables, device)
     for name, settings, head_dim in problems():
         for bias in (True, False):
             yield f"{name}{', bias' if bias else ''}", partial(_attention_error, settings, head_dim, bias, device)
@@ -81,6 +96,18 @@ def _attention_error(settings: Mapping[str, Any], head_dim: int, bias: bool, dev
     grad_out = normal(2, out_tokens, channels).to(dtype)
     fixed = {"key_mask": normal(2, tokens) > -0.8} if prefix else {}
     return _error(ops.grid_attention, reference.grid_attention, leaves, grad_out, fixed, settings, device)
+
+
+def _pooling_error(settings: Mapping[str, Any], head_dim: int, tables: str, device: str, dtype: torch.dtype) -> float:
+    normal, channels = _normal(), settings["num_heads"] * head_dim
+    q_tokens, k_tokens = (settings.get("num_prefix", 0) + prod(settings[grid]) for grid in ("q_grid", "k_grid"))
+    leaves = {"q": normal(2, q_tokens, channels).to(dtype)}
+    leaves |= {name: normal(2, k_tokens, channels).to(dtype) for name in ("k", "v")}
+    for axis, sizes in zip("thw", zip(settings["q_grid"], settings["k_grid"], strict=True), strict=True):
+        if axis in tables:
+            leaves[f"rel_pos_{axis}"] = normal(2 * max(sizes) - 1, head_dim) * head_dim**-0.5
+    grad_out = normal(2, q_tokens, channels).to(dtype)
+    return _error(ops.pooling_attention, reference.pooling_attention, leaves, grad_out, {}, settings, device)
 
 
 def _rotary_error(
