@@ -8,7 +8,7 @@
 
 namespace vtfast::cuda {
 
-// The gradients of scale and shift of the norm, which a block adds up in shared memory. Of a norm, a piece is a head.
+// The gradients of scale and shift of the norm, which a block adds up in shared memory.
 struct NormGradient {
   static constexpr int kBytes = 2 * RowSums::kBytes;
 
@@ -47,7 +47,7 @@ __device__ inline void differentiate_norm(const PoolKernelParams& p, const PoolR
   standardise(p, row, targets, inverse_spreads);
 
   float scale[kChannels], d_scale[kChannels] = {}, d_shift[kChannels] = {};
-  PoolTable(p).get(kScaleRow, row.vector, scale);
+  PoolTable(p).get(kScaleRow, row.lane, scale);
   for_each_target<Pool>(p, row, [&](int i, int64_t token) {
     float gradient[kChannels];
     load_gradient<T>(p, row, token, gradient);

@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(kPoolThreads, 2) pool_kernel(const __grid_cons
       float scales[Pool::kTargets];
       standardise(p, row, targets, scales);
       float scale[kChannels], shift[kChannels];
-      table.get(kScaleRow, row.vector, scale);
-      table.get(kShiftRow, row.vector, shift);
+      table.get(kScaleRow, row.lane, scale);
+      table.get(kShiftRow, row.lane, shift);
 #pragma unroll
       for (int i = 0; i < Pool::kTargets; ++i) {
 #pragma unroll

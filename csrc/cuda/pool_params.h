@@ -32,17 +32,16 @@ struct BasicTokenBytes {
 using TokenBytes = BasicTokenBytes<const void>;
 using MutableTokenBytes = BasicTokenBytes<void>;
 
-// A target is what a sum is for, a source what it is of. A row is a tile of targets along h and w in one piece of
-// their channels, which `lanes` threads work on; with a norm, a piece is a head. Rows of neighbouring h are neighbours:
-// they share most of their sources. A block takes `block_rows` rows a step, those of prefix tokens first.
+// A target is what a sum is for, a source what it is of. A row is a tile of targets along h and w in one head, which
+// `lanes` threads work on. Rows of neighbouring h are neighbours: they share most of their sources. A block takes
+// `block_rows` rows a step, those of prefix tokens first.
 struct PoolKernelParams {
   DevicePoolAxis t, h, w;
   Divisor lanes;
-  Divisor pieces;                  // of a token
+  Divisor heads;
   Divisor frames, lines, columns;  // targets along t, tiles along h and w
   Divisor num_prefix;              // 1 if there is none
   Divisor num_taps;
-  Divisor head_vectors;  // of kChannels channels each; 1 where all channels are treated alike
   int block_rows;
   int rows, prefix_rows;
   int steps, prefix_steps;  // of all blocks
@@ -67,8 +66,8 @@ struct PoolKernelParams {
   float* norm_partials;        // [blocks, 2, head_dim]: d_norm_weight and d_norm_bias, or null
   uint16_t* winners;           // [B, N', C]: the taps that hold the maxima, or null
 
-  VTFAST_HOST_DEVICE int head_dim() const { return head_vectors * kChannels; }
-  VTFAST_HOST_DEVICE int channels() const { return pieces * lanes * kChannels; }
+  VTFAST_HOST_DEVICE int head_dim() const { return lanes * kChannels; }
+  VTFAST_HOST_DEVICE int channels() const { return heads * head_dim(); }
 };
 
 }  // namespace vtfast::cuda

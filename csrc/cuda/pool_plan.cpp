@@ -13,20 +13,13 @@ constexpr int64_t kMostBlocks = 2048;
 // A slab has at least so many steps: a block that adds up its rows should have had some work before.
 constexpr int64_t kSlabSteps = 16, kMostSlabs = 256;
 
+constexpr int64_t kMostTaps = 0xffff;  // winners have 16 bits
+
 constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool has_taps(const PoolTokensParams& p) { return p.mode == PoolMode::kConvolution || p.mode == PoolMode::kAverage; }
-
-int64_t head_vectors(const PoolTokensParams& p) { return p.head_dim / kChannels; }
-
-// Threads of a row: a whole head, or a part of one that is so large that neither weights nor a norm are supported.
-int64_t num_lanes(const PoolTokensParams& p) {
-  int64_t lanes = std::min<int64_t>(head_vectors(p), kPoolThreads);
-  while (head_vectors(p) % lanes != 0) --lanes;
-  return lanes;
-}
 
 // Rows that leave the fewest threads of their warps without work.
 int num_block_rows(int64_t lanes) {
@@ -44,13 +37,8 @@ DevicePoolAxis device_axis(const PoolAxis& axis) {
   return DevicePoolAxis::make(static_cast<int>(axis.size), static_cast<int>(axis.kernel), static_cast<int>(stride));
 }
 
-// All channels are treated alike where there is nothing to weight them by.
-int64_t table_vectors(const PoolTokensParams& p) {
-  return p.weight == nullptr && p.norm_weight == nullptr ? 1 : head_vectors(p);
-}
-
 int64_t table_bytes(const PoolTokensParams& p, int64_t taps) {
-  return (kTapRows + taps) * (table_vectors(p) * kChannels + kRowPadding) * 4;
+  return (kTapRows + taps) * (p.head_dim + kRowPadding) * 4;
 }
 
 // Whether the weights of all taps are in the table.
@@ -67,21 +55,19 @@ PoolKernelParams plan_pool(const PoolTokensParams& p, Flow flow, int lines, int 
   k.t = device_axis(p.t);
   k.h = device_axis(p.h);
   k.w = device_axis(p.w);
-  const int64_t lanes = num_lanes(p);
-  k.lanes = divisor(lanes);
-  k.pieces = divisor(p.num_heads * head_vectors(p) / lanes);
+  k.lanes = divisor(p.head_dim / kChannels);
+  k.heads = divisor(p.num_heads);
   k.frames = divisor(targets(p.t));
   k.lines = divisor(ceil_div(targets(p.h), lines));
   k.columns = divisor(ceil_div(targets(p.w), columns));
   k.num_taps = divisor(p.num_taps());
-  k.head_vectors = divisor(table_vectors(p));
-  k.block_rows = num_block_rows(lanes);
+  k.block_rows = num_block_rows(k.lanes);
   // Tokens that are left as they are are treated as a prefix.
   const int64_t prefix = !to_windows ? 0 : p.mode == PoolMode::kNone ? p.num_prefix + p.num_inputs() : p.num_prefix;
   k.num_prefix = divisor(prefix);
   const int64_t tiles = p.mode == PoolMode::kNone ? 0 : int64_t{k.frames} * k.lines * k.columns;
-  k.rows = static_cast<int>(p.batch * tiles * k.pieces);
-  k.prefix_rows = static_cast<int>(p.batch * prefix * k.pieces);
+  k.rows = static_cast<int>(p.batch * tiles * k.heads);
+  k.prefix_rows = static_cast<int>(p.batch * prefix * k.heads);
   k.prefix_steps = static_cast<int>(ceil_div(k.prefix_rows, k.block_rows));
   k.steps = static_cast<int>(k.prefix_steps + ceil_div(k.rows, k.block_rows));
   k.resident_taps = resident_taps(p);
@@ -116,24 +102,24 @@ WeightSlabs weight_slabs(const PoolKernelParams& k) {
 PoolWorkspace::PoolWorkspace(const PoolTokensParams& p) {
   const int64_t outputs = p.mode == PoolMode::kNone ? 0 : p.batch * p.num_outputs() * p.channels();
   const int64_t taps = p.weight == nullptr ? 0 : p.num_taps();
-  // Of larger tiles there are no more.
-  const PoolKernelParams windows = plan_pool(p, Flow::kToWindows, 1, 1);
+  // Larger tiles make no more blocks and slabs.
+  const PoolKernelParams k = plan_pool(p, Flow::kToWindows, 1, 1);
+  const int64_t slabs = std::min(kMostSlabs, ceil_div(k.steps, kSlabSteps));
   gradients = 0;
   winners = outputs;
   norm_partials = winners + (p.mode == PoolMode::kMaximum ? outputs / 2 : 0);
-  weight_partials = norm_partials + (p.norm_weight == nullptr ? 0 : num_blocks(windows) * 2 * p.head_dim);
-  size = weight_partials + (taps == 0 ? 0 : weight_slabs(windows).count * taps * p.head_dim);
+  weight_partials = norm_partials + (p.norm_weight == nullptr ? 0 : num_blocks(k) * 2 * p.head_dim);
+  size = weight_partials + (taps == 0 ? 0 : slabs * taps * p.head_dim);
 }
 
 const char* unsupported(const PoolTokensParams& p) {
   if (p.data_type == DataType::kFloat64) return "float64 has no kernel on CUDA";
-  if (p.head_dim % kChannels != 0) return "head_dim must be a multiple of 8 on CUDA";
-  const int64_t tokens = p.num_prefix + std::max(p.num_inputs(), p.num_outputs());
-  if (p.batch * tokens * p.num_heads * head_vectors(p) > kMost / 2) return "more than 2^30 vectors of 8 channels";
-  if (p.num_taps() > 0xffff) return "a window of more than 65535 tokens";
-  if ((p.weight != nullptr || p.norm_weight != nullptr) && head_vectors(p) > kPoolThreads) {
-    return "head_dim of more than 1536 with weights";
+  if (p.head_dim % kChannels != 0 || p.head_dim > kChannels * kPoolThreads) {
+    return "head_dim must be a multiple of 8 and at most 1536 on CUDA";
   }
+  const int64_t tokens = p.num_prefix + std::max(p.num_inputs(), p.num_outputs());
+  if (p.batch * tokens * p.channels() / kChannels > kMost / 2) return "more than 2^33 elements";
+  if (p.num_taps() > kMostTaps) return "a window of more than 65535 tokens";
   return nullptr;
 }
 

@@ -27,7 +27,6 @@ struct PoolRow {
   int clip;
   int t, h, w;  // the first target, or the token of the prefix and two zeros
   int channel;  // of a token, the thread's first
-  int vector;   // the same of a head, in vectors of kChannels
 
   // A tile has `lines` x `columns` targets.
   __device__ PoolRow(const PoolKernelParams& p, int step, int lines, int columns)
@@ -38,12 +37,10 @@ struct PoolRow {
     exists = index < p.block_rows && place < (is_prefix ? p.prefix_rows : p.rows);
     if (!exists) place = 0;
     h = is_prefix ? 0 : take_digit(place, p.lines) * lines;
-    const int first_vector = take_digit(place, p.pieces) * p.lanes + lane;
+    channel = (take_digit(place, p.heads) * p.lanes + lane) * kChannels;
     w = is_prefix ? 0 : take_digit(place, p.columns) * columns;
     t = take_digit(place, is_prefix ? p.num_prefix : p.frames);
     clip = place;
-    channel = first_vector * kChannels;
-    vector = first_vector % p.head_vectors;
   }
 };
 

@@ -5,8 +5,8 @@
 
 namespace vtfast::cuda {
 
-// In a row the first halves of all vectors of channels stand before the second ones: neighbouring threads read
-// neighbouring floats.
+// In a row the first halves of the channels of all lanes stand before the second ones: neighbours read neighbouring
+// floats.
 class PoolTable {
  public:
   __device__ explicit PoolTable(const PoolKernelParams& p) : head_dim_(p.head_dim()) {}
@@ -23,30 +23,30 @@ class PoolTable {
     }
   }
 
-  // Half of a row's vector.
-  __device__ void get(int row, int vector, int half, float* values) const {
-    const int offset = row * (head_dim_ + kRowPadding) + half * (head_dim_ / 2) + vector * kHalf;
+  // Half of the channels of a lane.
+  __device__ void get(int row, int lane, int half, float* values) const {
+    const int offset = row * (head_dim_ + kRowPadding) + half * (head_dim_ / 2) + lane * kHalf;
     unpack(*shared_.as<float4>(offset * 4).address(), values);
   }
 
-  __device__ void get(int row, int vector, float (&values)[kChannels]) const {
-    get(row, vector, 0, values);
-    get(row, vector, 1, values + kHalf);
+  __device__ void get(int row, int lane, float (&values)[kChannels]) const {
+    get(row, lane, 0, values);
+    get(row, lane, 1, values + kHalf);
   }
 
   // The weights of a tap, wherever they are.
-  __device__ void get_weights(const PoolKernelParams& p, int tap, int vector, float (&values)[kChannels]) const {
-    if (p.resident_taps) return get(kTapRows + tap, vector, values);
+  __device__ void get_weights(const PoolKernelParams& p, int tap, int lane, float (&values)[kChannels]) const {
+    if (p.resident_taps) return get(kTapRows + tap, lane, values);
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
-      values[c] = p.weight == nullptr ? p.mean : p.weight[(vector * kChannels + c) * p.num_taps + tap];
+      values[c] = p.weight == nullptr ? p.mean : p.weight[(lane * kChannels + c) * p.num_taps + tap];
     }
   }
 
  private:
   __device__ float& at(int row, int channel) const {
-    const int vector = channel / kChannels, half = channel % kChannels / kHalf;
-    return shared_[row * (head_dim_ + kRowPadding) + half * (head_dim_ / 2) + vector * kHalf + channel % kHalf];
+    const int lane = channel / kChannels, half = channel % kChannels / kHalf;
+    return shared_[row * (head_dim_ + kRowPadding) + half * (head_dim_ / 2) + lane * kHalf + channel % kHalf];
   }
 
   Shared<float> shared_{0};

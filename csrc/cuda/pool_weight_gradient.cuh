@@ -8,7 +8,7 @@ namespace vtfast::cuda {
 
 inline constexpr int kTapTile = 3;  // taps along h and w whose sums a thread holds, those of one frame
 
-// A block sums over a slab of steps, for a tile of taps. A piece of channels is a head.
+// A block sums over a slab of steps, for a tile of taps.
 struct WeightGradientParams {
   PoolKernelParams windows;                    // the targets
   Divisor tap_frames, tap_lines, tap_columns;  // tiles of taps

@@ -67,7 +67,7 @@ struct AnyWindow {
     for_each_source<kFlow>(p, row, [&](int tap, int source) {
       float values[kChannels], weights[kChannels];
       load(shifted(sources, source * p.source.token_stride), values);
-      table.get_weights(p, tap, row.vector, weights);
+      table.get_weights(p, tap, row.lane, weights);
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) sums[0][c] += weights[c] * values[c];
     });
@@ -110,7 +110,7 @@ class Tile {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           if (half == 0 || sizeof(T) == 4) load_columns(line + half * kHalf, stride, first_w, width, columns);
-          add(table, first_tap, i, row.vector, half, columns, sums);
+          add(table, first_tap, i, row.lane, half, columns, sums);
         }
       }
     }
@@ -137,7 +137,7 @@ class Tile {
   }
 
   // Adds what line `source_h` holds, in one half of the channels.
-  __device__ static void add(const PoolTable& table, int first_tap, int source_h, int vector, int half,
+  __device__ static void add(const PoolTable& table, int first_tap, int source_h, int lane, int half,
                              const uint4 (&columns)[kSources], float (&sums)[kTargets][kChannels]) {
     float sources[kSources][kHalf];
 #pragma unroll
@@ -147,7 +147,7 @@ class Tile {
       const int line = i / kTaps, tap_h = tap_between(line, source_h), tap_w = i % kTaps;
       if (tap_h < 0 || tap_h >= kTaps) continue;
       float weights[kHalf];
-      table.get(first_tap + tap_h * kTaps + tap_w, vector, half, weights);
+      table.get(first_tap + tap_h * kTaps + tap_w, lane, half, weights);
       add_tap(weights, tap_w, half, sources, sums + line * kColumns);
     }
   }

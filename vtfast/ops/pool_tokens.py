@@ -110,8 +110,8 @@ def reasons_against(x: Tensor, head_dim: int) -> list[str]:
     if x.device.type == "cuda":
         if x.dtype == torch.float64:
             reasons.append("float64 has no kernel on CUDA")
-        if head_dim % 8:
-            reasons.append(f"head_dim must be a multiple of 8 on CUDA, got {head_dim}")
+        if head_dim % 8 or head_dim > 1536:
+            reasons.append(f"head_dim must be a multiple of 8 and at most 1536 on CUDA, got {head_dim}")
     return reasons
 
 
