@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["build_info", "cpu_instruction_set", "extension", "why_unavailable"]
+__all__ = ["build_info", "cpu_instruction_set", "extension", "processor_vendor", "why_unavailable"]
 
 # The parameters of the pools of q, k and v, and how all three are pooled.
 _QKV_POOLS = ", ".join(
@@ -174,6 +174,11 @@ def extension() -> ModuleType:
     if _extension is None:
         raise RuntimeError(f"this needs the compiled extension: {_missing_extension}")
     return _extension
+
+
+def processor_vendor() -> str:
+    """Who made this processor: "intel", "amd", or "other" for anyone else or without the extension."""
+    return _extension.processor_vendor() if _extension is not None else "other"
 
 
 def build_info() -> dict[str, Any]:

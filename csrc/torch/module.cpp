@@ -38,6 +38,15 @@ py::dict processor_features() {
   return features;
 }
 
+const char* processor_vendor() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_is("intel")) return "intel";
+  if (__builtin_cpu_is("amd")) return "amd";
+#endif
+  return "other";
+}
+
 }  // namespace
 }  // namespace vtfast
 
@@ -47,5 +56,6 @@ PYBIND11_MODULE(_C, module) {
              "Compiler, flags of each CPU library, torch built against and its floor, and the CUDA build (or None).");
   module.def("processor_features", &vtfast::processor_features,
              "Whether this processor runs each CPU library, from the oldest instruction set to the newest.");
+  module.def("processor_vendor", &vtfast::processor_vendor, "Who made this processor: intel, amd or other.");
   vtfast::bind_launch_plan(module);
 }

@@ -91,17 +91,27 @@ def test_never_modifies_its_arguments() -> None:
     assert torch.equal(residual, residual_before)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_gradients_are_those_of_the_plain_layer(frozen: bool, fused_calls: list[str]) -> None:
-    layer, x, residual = nn.Linear(6, 5), torch.randn(4, 6, requires_grad=frozen), torch.randn(4, 5)
-    layer.requires_grad_(not frozen)
-    wanted = [x] if frozen else list(layer.parameters())
-    weights = torch.randn(4, 5)
-    out = linear(x, layer, residual=residual)
-    assert torch.equal(out, layer(x) + residual)
-    gradients = torch.autograd.grad((out * weights).sum(), wanted)
-    torch.testing.assert_close(gradients, torch.autograd.grad(((layer(x) + residual) * weights).sum(), wanted))
-    assert not fused_calls
+@requires_fusion
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize("trained", ["input", "layer", "residual", "all"])
+def test_gradients_are_those_of_the_plain_layer(trained: str, bias: bool, fused_calls: list[str]) -> None:
+    layer = nn.Linear(6, 5, bias=bias).requires_grad_(trained in ("layer", "all"))
+    x = torch.randn(2, 4, 6, requires_grad=trained in ("input", "all"))
+    residual = torch.randn(2, 4, 5, requires_grad=trained in ("residual", "all"))
+    wanted = [tensor for tensor in (x, residual, *layer.parameters()) if tensor.requires_grad]
+    out, plain = linear(x, layer, residual=residual), layer(x) + residual
+    d_out = torch.randn(5, 4, 2).transpose(0, 2)  # not contiguous
+    torch.testing.assert_close(out, plain)
+    torch.testing.assert_close(torch.autograd.grad(out, wanted, d_out), torch.autograd.grad(plain, wanted, d_out))
+    assert fused_calls == ["none"] * (2 if x.requires_grad else 1)
+
+
+@requires_fusion
+def test_a_second_derivative_is_an_error() -> None:
+    x = torch.randn(4, 6, requires_grad=True)
+    (d_x,) = torch.autograd.grad(linear(x, nn.Linear(6, 5)).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        d_x.sum().backward()
 
 
 @requires_fusion

@@ -108,7 +108,8 @@ class _TrainedMlp(torch.autograd.Function):
         for x_rows, hidden_rows, d_out_rows, d_x_rows in row_slices(x, hidden, d_out, d_x):
             active = F.gelu(hidden_rows)
             d_weight2 = sum_of_slices(d_weight2, d_out_rows.t() @ active)
-            d_hidden = torch.ops.aten.gelu_backward.grad_input(d_out_rows @ weight2, hidden_rows, grad_input=active)
+            d_active = fused_linear(d_out_rows, weight2.t(), None)
+            d_hidden = torch.ops.aten.gelu_backward.grad_input(d_active, hidden_rows, grad_input=active)
             d_weight1 = sum_of_slices(d_weight1, d_hidden.t() @ x_rows)
             d_bias1 = sum_of_slices(d_bias1, d_hidden.sum(0))
             torch.mm(d_hidden, weight1, out=d_x_rows)
