@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,14 +151,21 @@ def test_a_context_left_by_an_error_restores_the_backend() -> None:
     assert vtfast._backend.current_backend() == before
 
 
-def test_a_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+WITHOUT_DATA: dict[str, Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]] = {
+    "grid_attention": lambda x: ops.grid_attention(x, (2, 4, 4), num_heads=2, block=(2, 2, 2)),
+    "pool_tokens": lambda x: ops.pool_tokens(x, (2, 4, 4), kernel=3, mode="max"),
+    "pool_qkv": lambda x: ops.pool_qkv(x, (2, 4, 4), num_heads=2, k=reference.TokenPool((2, 2, 2), mode="avg")),
+    "pooling_attention": lambda x: ops.pooling_attention(x, x, x, (2, 4, 4), (2, 4, 4), num_heads=2),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_DATA)
+def test_a_device_without_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vtfast._backend, "_warned", set())  # each reason is said once a process
-    qkv = torch.empty(1, 2, 4, 4, 24, device="meta")
-
-    def call() -> torch.Tensor:
-        return ops.grid_attention(qkv, (2, 4, 4), num_heads=2, block=(2, 2, 2))
-
-    with vtfast.use_backend("native"), pytest.raises(RuntimeError, match="grid_attention: device meta has no kernel"):
-        call()
-    with pytest.warns(UserWarning, match="device meta has no kernel.*The reference answers"):
-        assert call().shape == (1, 2, 4, 4, 8)
+    x = torch.empty(1, 32, 24, device="meta")
+    with vtfast.use_backend("native"), pytest.raises(RuntimeError, match=f"{name}: device meta has no kernel"):
+        WITHOUT_DATA[name](x)
+    with pytest.warns(UserWarning, match=f"{name}: device meta has no kernel.*The reference answers"):
+        results = WITHOUT_DATA[name](x)
+    first = results if isinstance(results, torch.Tensor) else results[0]
+    assert (first.device.type, first.shape[:2]) == ("meta", (1, 32))
