@@ -13,6 +13,7 @@ from benchmarks.gpu.jobs import Job, main, natively
 from benchmarks.gpu.replay import replayed
 from benchmarks.measure import Case, Way
 from benchmarks.peers import MODES, SDPA_BACKENDS, core_ways, reference_outputs
+from benchmarks.pooling_peers import POOLING, SKIP
 from benchmarks.shapes import (
     FILLING_HR,
     FILLING_JOINT,
@@ -66,6 +67,9 @@ def _all_jobs(device: str) -> Iterator[Job]:
     yield from (core_job(short.shifted(), _HALF, mode, EVERY, device) for mode in MODES)
     for pooled in FILLING_POOLING[2:]:
         yield from (pooling.core_job(pooled, _HALF, mode, pooling.FUSED, device) for mode in MODES)
+    for pooled in FILLING_POOLING[:2]:
+        yield from (pooling.token_job(pooled, POOLING, _HALF, mode, ("eager", "compile"), device) for mode in MODES)
+    yield from (pooling.token_job(FILLING_POOLING[1], SKIP, _HALF, mode, ("eager",), device) for mode in MODES)
     for shape in (*FILLING_TIME[1:], *FILLING_HR, FILLING_JOINT, FILLING_LONG_TIME):
         yield from (space_time.core_job(shape, _HALF, mode, space_time.FUSED, device) for mode in MODES)
     for window in (pair.shifted(), long.shifted()):
@@ -80,6 +84,11 @@ def _all_jobs(device: str) -> Iterator[Job]:
         yield from (replay_job(window, mode, device) for mode in MODES)
     yield from (pooling.block_job(FILLING_POOLING[0], _HALF, mode, ("eager", "SDPA"), device) for mode in MODES)
     yield from (pooling.replay_job(replace(FILLING_POOLING[4], batch=1), _HALF, mode, device) for mode in MODES)
+    for pooled in (*FILLING_POOLING[2:], *FILLING_PLAIN_POOLING[:1]):
+        yield from (pooling.token_job(pooled, POOLING, _HALF, mode, ("eager",), device) for mode in MODES)
+    yield from (
+        pooling.token_job(FILLING_POOLING[0], POOLING, torch.float32, mode, ("eager",), device) for mode in MODES
+    )
     for pooled in FILLING_PLAIN_POOLING:
         yield from (pooling.core_job(pooled, _HALF, mode, (*pooling.FUSED, "SDPA flash"), device) for mode in MODES)
     yield from (pooling.core_job(FILLING_POOLING[1], torch.float32, mode, pooling.FUSED, device) for mode in MODES)
@@ -99,6 +108,8 @@ def _quick_jobs(device: str) -> Iterator[Job]:
     pooled = PoolingShape("MViTv2", (2, 8, 8), 2, (1, 2, 2), (1, 2, 2), head_dim=32)
     yield from (pooling.core_job(pooled, torch.float32, mode, pooling.FUSED, device) for mode in MODES)
     yield pooling.block_job(pooled, torch.float32, BOTH, ("eager", "SDPA"), device)
+    for work in (POOLING, SKIP):
+        yield from (pooling.token_job(pooled, work, torch.float32, mode, ("eager",), device) for mode in MODES)
 
 
 def core_job(

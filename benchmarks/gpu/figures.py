@@ -11,6 +11,7 @@ from benchmarks.gpu.attention import BOTH, FORWARD, case_name
 from benchmarks.gpu.ceilings import COPY, EXP
 from benchmarks.measure import Result, Timing
 from benchmarks.peers import SDPA_BACKENDS
+from benchmarks.pooling_peers import POOLING
 from benchmarks.report import JUDGED, speedup
 from benchmarks.shapes import (
     FILLING_HR,
@@ -192,6 +193,10 @@ def targets() -> list[Target]:
     ]
     for block in FILLING_POOLING:
         wanted += [Target(_half(block, mode), "x SDPA with its bias", 3, over_sdpa) for mode in (FORWARD, BOTH)]
+    for block in FILLING_POOLING[:2]:
+        pooled = pooling.token_case_name(block, POOLING, torch.bfloat16, FORWARD)
+        wanted.append(Target(pooled, "% of copy", 77, Figures.share_of_copy))
+        wanted.append(Target(pooled, "x eager", 5, lambda figures: figures.over("eager")))
     wanted.append(Target(_half(FILLING_POOLING[0], BOTH), "x less extra memory than SDPA", 5, memory_under_sdpa))
     wanted += [
         Target(_half(shape.shifted(), BOTH), "tables of extra memory", None, extra_tables) for shape in FILLING_WINDOWS

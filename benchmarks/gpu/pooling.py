@@ -1,4 +1,4 @@
-"""Pooling attention of an MViT's blocks, cls included, as jobs of `benchmarks.gpu.attention`."""
+"""Pooling and pooling attention of an MViT's blocks, cls included, as jobs of `benchmarks.gpu.attention`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,8 +10,9 @@ from benchmarks.gpu.jobs import Job, natively
 from benchmarks.gpu.replay import replayed
 from benchmarks.measure import Case, Way
 from benchmarks.peers import SDPA_BACKENDS
-from benchmarks.pooling_peers import ATTENTION, CORE, pooling_ways, reference_outputs, tolerance
+from benchmarks.pooling_peers import ATTENTION, CORE, POOLING, pooling_ways, reference_outputs, tolerance
 from benchmarks.shapes import PoolingShape
+from benchmarks.suites.token_pooling import fewest_bytes
 
 FUSED = ("eager", "SDPA efficient", "SDPA cuDNN")
 EVERY = ("eager", *SDPA_BACKENDS, "compile", "SDPA compiled", "FlexAttention compiled")
@@ -47,6 +48,24 @@ def block_job(shape: PoolingShape, dtype: torch.dtype, mode: str, peers: Sequenc
         facts=_facts(shape, dtype, mode, "pooling block"),
     )
     return Job(case)
+
+
+def token_job(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, peers: Sequence[str], device: str) -> Job:
+    """Only the pooling: of q, k and v with its norms, or of the skip path."""
+    case = Case(
+        name=token_case_name(shape, work, dtype, mode),
+        ways=partial(_ways, shape, work, dtype, mode, (*peers, "vtfast"), device),
+        reference=partial(reference_outputs, shape, work, dtype, mode, device),
+        tolerance=tolerance(shape, work, dtype, mode),
+        fewest_bytes=fewest_bytes(shape, work, dtype, mode),
+        facts=_facts(shape, dtype, mode, "token pooling"),
+    )
+    return Job(case)
+
+
+def token_case_name(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str) -> str:
+    """Of the pooling alone."""
+    return f"{case_name(shape, dtype, mode)}, pooling of {'q, k, v' if work == POOLING else 'the skip path'}"
 
 
 def replay_job(shape: PoolingShape, dtype: torch.dtype, mode: str, device: str) -> Job:

@@ -1,4 +1,4 @@
-"""A forward and backward of vtfast's attention for a profiler to look at.
+"""A forward and backward of vtfast's attention, of MViT with its pooling, for a profiler to look at.
 
 `python -m benchmarks.gpu.profile_target NUMBER DEVICE [OUTPUT]`; with OUTPUT, torch's own profiler looks, and its times
 a kernel are written there as JSON.
@@ -14,7 +14,7 @@ import torch
 from benchmarks.gpu.jobs import natively
 from benchmarks.measure import Way
 from benchmarks.peers import core_ways
-from benchmarks.pooling_peers import CORE, pooling_ways
+from benchmarks.pooling_peers import ATTENTION, pooling_ways
 from benchmarks.shapes import (
     FILLING_POOLING,
     FILLING_SPACE,
@@ -58,7 +58,7 @@ def main(number: int, device: str, output: Path | None) -> None:
 
 def _way(shape: Shape, device: str) -> Way:
     if isinstance(shape, PoolingShape):
-        return natively(pooling_ways(shape, CORE, torch.bfloat16, "forward + backward", ["vtfast"], device)[0])
+        return natively(pooling_ways(shape, ATTENTION, torch.bfloat16, "forward + backward", ["vtfast"], device)[0])
     if isinstance(shape, WindowShape):
         return core_ways(shape, torch.bfloat16, "forward + backward", ["vtfast"], "packed", device)[0]
     return space_time_ways(shape, torch.bfloat16, "forward + backward", ["vtfast"], device)[0]

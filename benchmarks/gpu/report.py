@@ -25,7 +25,8 @@ _HOW = (
     "qkv in the token grid and make the copies they need; in a Swin block they start where the block does, with one "
     "roll and partition of C channels. Over space and time they start where the block of the published models does, "
     "with time fastest, k and v of space in frames; marked packed, from qkv in vtfast's order; alone, without a copy. "
-    "Pooling attention starts from pooled q, k and v, the peers' by heads already. "
+    "Pooling attention starts from pooled q, k and v, the peers' by heads already; token pooling from packed qkv, and "
+    "its GB/s counts the tokens that lie in a window. "
     "GB/s counts qkv and output once (in the backward also qkv, the output's "
     "gradient and that of qkv), TFLOP/s the matrix products, two forward and five backward. The limit is the ceiling "
     "that takes longest for the work, its share that time over vtfast's. Extra is memory at the peak beyond inputs and "
@@ -89,6 +90,7 @@ _KINDS = {
     "space-time core": "Attention over space and time",
     "pooling core": "Pooling attention",
     "pooling block": "Pooling attention from packed qkv, with its convolutions and norms",
+    "token pooling": "Token pooling from packed qkv, with its norms, and of the skip path",
     "layer": "Attention with its linear layers",
     "one clip, replayed": "One clip, replayed as a CUDA graph",
 }

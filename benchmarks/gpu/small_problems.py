@@ -56,6 +56,17 @@ def pooling_problems() -> Iterator[tuple[str, dict[str, Any], int]]:
     yield "more positions than a tile has room for", cls | {"q_grid": (1, 1, 300), "k_grid": (1, 1, 80)}, 32
 
 
+def token_problems() -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Name, arguments of `ops.pool_tokens` but tensors, and head_dim."""
+    cls: dict[str, Any] = {"grid": (3, 9, 10), "num_heads": 2, "num_prefix": 1}
+    for kernel, stride in (((3, 3, 3), 1), ((3, 3, 3), (1, 2, 2)), ((3, 3, 3), (1, 4, 4)), ((2, 5, 4), (2, 1, 3))):
+        for mode in ("conv", "max"):
+            name = f"{mode} pooling of {' x '.join(map(str, kernel))}, stride {stride}"
+            yield name, cls | {"kernel": kernel, "stride": stride, "mode": mode}, 96
+    yield "mean of 3 x 3 x 3", cls | {"kernel": 3, "stride": (1, 2, 2), "mode": "avg"}, 24
+    yield "a window whose weights shared memory does not hold", cls | {"kernel": 7, "mode": "conv"}, 64
+
+
 def main(device: str) -> int:
     """0 if every result is near that of the reference in float64."""
     wrong = 0
@@ -73,6 +84,9 @@ def main(device: str) -> int:
 def _cases(device: str) -> Iterator[tuple[str, Callable[[torch.dtype], float]]]:
     for name, settings, shape in rotary_problems():
         yield name, partial(_rotary_error, settings, shape, device)
+    for name, settings, head_dim in token_problems():
+        for norm in (True, False):
+            yield f"{name}{', norm' if norm else ''}", partial(_token_error, settings, head_dim, norm, device)
     for name, settings, head_dim in pooling_problems():
         for tables in ("thw", "h", ""):
             named = f"{name}, tables along {tables}" if tables else name
@@ -108,6 +122,29 @@ def _pooling_error(settings: Mapping[str, Any], head_dim: int, tables: str, devi
             leaves[f"rel_pos_{axis}"] = normal(2 * max(sizes) - 1, head_dim) * head_dim**-0.5
     grad_out = normal(2, q_tokens, channels).to(dtype)
     return _error(ops.pooling_attention, reference.pooling_attention, leaves, grad_out, {}, settings, device)
+
+
+def _token_error(settings: Mapping[str, Any], head_dim: int, norm: bool, device: str, dtype: torch.dtype) -> float:
+    normal, channels = _normal(), settings["num_heads"] * head_dim
+    kernel, stride = (
+        (size,) * 3 if isinstance(size, int) else size for size in (settings["kernel"], settings.get("stride", 1))
+    )
+    leaves = {"x": normal(2, settings["num_prefix"] + prod(settings["grid"]), channels).to(dtype)}
+    if settings["mode"] == "conv":
+        leaves["weight"] = normal(head_dim, 1, *kernel) * prod(kernel) ** -0.5
+    if norm:
+        leaves |= {"norm_weight": 1 + 0.1 * normal(head_dim), "norm_bias": 0.1 * normal(head_dim)}
+    pooled = reference.pooled_grid(settings["grid"], kernel, stride)
+    grad_out = normal(2, settings["num_prefix"] + prod(pooled), channels).to(dtype)
+    return _error(
+        ops.pool_tokens,
+        reference.pool_tokens,
+        leaves,
+        grad_out,
+        {},
+        settings | {"kernel": kernel, "stride": stride},
+        device,
+    )
 
 
 def _rotary_error(

@@ -12,7 +12,7 @@ from benchmarks.peers import MODES
 from benchmarks.pooling_peers import POOLING, SKIP, pooling_ways, reference_outputs, tolerance
 from benchmarks.report import Section, timing_section
 from benchmarks.scope import Scope
-from benchmarks.shapes import MVIT_V1_B_BLOCKS, MVIT_V2_S_BLOCKS, PoolingShape
+from benchmarks.shapes import MVIT_V1_B_BLOCKS, MVIT_V2_S_BLOCKS, PoolingShape, Triple
 from benchmarks.suites.pooling_attention import DTYPES
 
 _QKV = (
@@ -60,11 +60,24 @@ def case_of(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, compi
 
 
 def fewest_bytes(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str) -> int:
-    """Forward: reads the tokens, writes the results. Backward: reads both's like again, writes the tokens' gradient."""
+    """Forward: reads what lies in a window, writes the results. Backward: reads both's like, writes the gradient."""
     before, after, keys = (1 + prod(grid) for grid in (shape.grid, shape.q_grid, shape.k_grid))
-    tokens, results = (3 * before, after + 2 * keys) if work == POOLING else (before, after)
-    rows = tokens + results if mode == "forward" else 3 * tokens + 2 * results
+    queries = 1 + num_covered(shape.grid, shape.q_stride or (1, 1, 1))
+    covered_keys = 1 + num_covered(shape.grid, shape.kv_stride)
+    if work == POOLING:
+        covered, tokens, results = queries + 2 * covered_keys, 3 * before, after + 2 * keys
+    else:
+        covered, tokens, results = queries, before, after
+    rows = covered + results if mode == "forward" else 2 * covered + tokens + 2 * results
     return shape.batch * rows * shape.channels * dtype.itemsize
+
+
+def num_covered(grid: Triple, stride: Triple) -> int:
+    """Tokens that lie in a window of three along every axis."""
+    return prod(
+        len({token for window in range(0, size, step) for token in range(max(0, window - 1), min(size, window + 2))})
+        for size, step in zip(grid, stride, strict=True)
+    )
 
 
 def _ways(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, compiled: bool) -> list[Way]:
