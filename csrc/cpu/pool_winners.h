@@ -12,20 +12,20 @@ void find_winners(const std::vector<WindowLine<T, AccOf<T>>>& lines, const Windo
   using Acc = AccOf<T>;
   for (int64_t place = 0; place < places; ++place, winners += winner_stride) {
     for (int64_t d = 0; d < head_dim; d += kLanes<Acc>) {
-      const int64_t count = std::min<int64_t>(head_dim - d, kLanes<Acc>);
+      const int64_t count = head_dim - d;
       Vector<Acc> largest = Largest<Acc>::start(), winner = broadcast(Acc(-1));
       for (const auto& line : lines) {
         for (int64_t i = 0; i < taps.count; ++i) {
           const int64_t token = taps.taps[i].offset + place * taps.step;
           if (token < 0 || token >= taps.size) continue;
-          const Vector<Acc> x = load_partial_as_acc(line.tokens + token * token_stride + d, count);
+          const Vector<Acc> x = load_up_to(line.tokens + token * token_stride + d, count);
           const Vector<Acc> tap = broadcast(static_cast<Acc>(line.first_tap + taps.taps[i].tap));
           const auto replaces = Largest<Acc>::replaces(x, largest) | (winner < 0);
           largest = replaces ? x : largest;
           winner = replaces ? tap : winner;
         }
       }
-      store_partial_from_acc(winners + d, winner, count);
+      store_up_to(winners + d, winner, count);
     }
   }
 }
@@ -36,19 +36,19 @@ template <class Acc>
 void gather_won(const std::vector<WindowLine<Acc, Acc>>& lines, const WindowTaps& taps, int64_t place,
                 int64_t token_stride, int64_t to_winners, int64_t head_dim, Acc* row) {
   for (int64_t d = 0; d < head_dim; d += kLanes<Acc>) {
-    const int64_t count = std::min<int64_t>(head_dim - d, kLanes<Acc>);
+    const int64_t count = head_dim - d;
     Vector<Acc> sum{};
     for (const auto& line : lines) {
       for (int64_t i = 0; i < taps.count; ++i) {
         const int64_t token = taps.taps[i].offset + place * taps.step;
         if (token < 0 || token >= taps.size) continue;
         const Acc* gradient = line.tokens + token * token_stride + d;
-        const Vector<Acc> winner = load_partial_as_acc(gradient + to_winners, count);
+        const Vector<Acc> winner = load_up_to(gradient + to_winners, count);
         const Vector<Acc> tap = broadcast(static_cast<Acc>(line.first_tap + taps.taps[i].tap));
-        sum += winner == tap ? load_partial_as_acc(gradient, count) : Vector<Acc>{};
+        sum += winner == tap ? load_up_to(gradient, count) : Vector<Acc>{};
       }
     }
-    store_partial_from_acc(row + d, sum, count);
+    store_up_to(row + d, sum, count);
   }
 }
 

@@ -261,6 +261,18 @@ VTFAST_INLINE void store_partial_from_acc(T* target, Vector<AccOf<T>> v, int64_t
   std::memcpy(target, lanes, count * sizeof(T));
 }
 
+// The same for a count that is mostly the whole of a vector.
+template <class T>
+VTFAST_INLINE Vector<AccOf<T>> load_up_to(const T* source, int64_t count) {
+  return count >= kLanes<AccOf<T>> ? load_as_acc(source) : load_partial_as_acc(source, count);
+}
+
+template <class T>
+VTFAST_INLINE void store_up_to(T* target, Vector<AccOf<T>> v, int64_t count) {
+  if (count >= kLanes<AccOf<T>>) return store_from_acc(target, v);
+  store_partial_from_acc(target, v, count);
+}
+
 // target[0:padded] = scale * source[0:size], then zeros; `padded` is a whole number of vectors.
 template <class T>
 VTFAST_INLINE void load_row(const T* source, int64_t size, int64_t padded, AccOf<T> scale, AccOf<T>* target) {
