@@ -116,8 +116,8 @@ import ctypes, torch, vtfast
 if torch.version.cuda is None:
     ctypes.CDLL({str(folder / "libtorch_cuda.so")!r})
 torch.ops.load_library({str(folder / "_kernels_cuda.so")!r})
-forward = ("grid_attention", "pooling_attention", "rotary_embedding")
-for name in (*forward, "grid_attention_backward", "pooling_attention_backward"):
+differentiable = ("grid_attention", "pooling_attention", "pool_tokens", "pool_qkv")
+for name in (*differentiable, *(f"{{name}}_backward" for name in differentiable), "rotary_embedding"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"vtfast::{{name}}", "CUDA"), name
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
