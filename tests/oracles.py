@@ -164,7 +164,7 @@ def torchvision_mvit(model: MViT) -> nn.Module:
 
 
 def pytorchvideo_mvit(model: MViT) -> nn.Module:
-    """PyTorchVideo's model of the architecture of `model`, likewise; skips without it.
+    """PyTorchVideo's model of the architecture of `model`, likewise (of images if for one frame); skips without it.
 
     The norms behind its poolings have an eps of 1e-5 in the published package, and of 1e-6 here, as in its repository
     and in the code that its weights were trained with.
@@ -176,13 +176,18 @@ def pytorchvideo_mvit(model: MViT) -> nn.Module:
     kernel, stride = first.pool_k.kernel, first.pool_k.stride
     if kernel == tuple(size + 1 if size > 1 else 1 for size in stride):
         kernel = None
-    frames, *sides = (size * step for size, step in zip(model.learned_grid, model.patch_embed.proj.stride, strict=True))
+    patches = model.patch_embed.proj
+    frames, *sides = (size * step for size, step in zip(model.learned_grid, patches.stride, strict=True))
     oracle: nn.Module = build(
         spatial_size=sides,
         temporal_size=frames,
         cls_embed_on=model.cls_token is not None,
         depth=len(model.blocks),
-        patch_embed_dim=model.patch_embed.proj.out_channels,
+        patch_embed_dim=patches.out_channels,
+        use_2d_patch=frames == 1,
+        conv_patch_embed_kernel=patches.kernel_size[frames == 1 :],
+        conv_patch_embed_stride=patches.stride[frames == 1 :],
+        conv_patch_embed_padding=patches.padding[frames == 1 :],
         num_heads=first.num_heads,
         pooling_mode=first.pool_k.mode,
         pool_first=first.pool_first,

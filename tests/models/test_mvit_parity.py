@@ -109,6 +109,14 @@ def test_agrees_with_pytorchvideo(options: dict[str, object]) -> None:
     assert_agree(model, clip, lambda own: functional_call(oracle, dialects.pytorchvideo(own), clip))
 
 
+def test_image_model_agrees_with_pytorchvideo() -> None:
+    options = {"patch_kernel": (1, 7, 7), "patch_stride": (1, 4, 4), "pool_kernel": (1, 3, 3)}
+    model = small_mvit(num_frames=1, **options).double()
+    oracle = pytorchvideo_mvit(model).double()
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert_agree(model, image, lambda own: functional_call(oracle, dialects.pytorchvideo_image(own), image))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 160, 224), (32, 224, 224), (16, 192, 192)], ids=str)
 @pytest.mark.parametrize("build", BUILDS)
