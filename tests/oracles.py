@@ -159,7 +159,7 @@ def small_mvit_v2(**config: Any) -> MViT:
 
 def torchvision_mvit(model: MViT) -> nn.Module:
     """Torchvision's model of the architecture of `model`, for the sizes it was made for, with other weights."""
-    torchvision_models()
+    torchvision_video()  # or skips
     return randomise(mvit_upstream.torchvision_twin(model), seed=1).eval().to(DEVICE)
 
 
