@@ -90,6 +90,27 @@ def test_a_block_of_a_model(stride: Triple, dtype: torch.dtype) -> None:
 
 
 @every_dtype
+def test_sums_of_many_windows(dtype: torch.dtype) -> None:
+    """More than one block of threads adds up for the weights."""
+    check(make_pool_tokens((4, 12, 12), Pool((3, 3, 3)), dtype=dtype, head_dim=96, batch=1))
+
+
+@every_dtype
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 3)], ids=str)
+def test_a_window_of_many_tokens(stride: Triple, dtype: torch.dtype) -> None:
+    """Its weights are more than a GPU's shared memory holds."""
+    check(make_pool_tokens((2, 4, 5), Pool((7, 7, 7), stride), dtype=dtype, head_dim=64, batch=1))
+
+
+@every_dtype
+@every_mode
+def test_the_largest_heads_of_a_gpu(mode: str, dtype: torch.dtype) -> None:
+    check(
+        make_pool_tokens((2, 2, 3), Pool((1, 3, 3), (1, 1, 1), mode), dtype=dtype, head_dim=1536, num_heads=1, batch=1)
+    )
+
+
+@every_dtype
 def test_the_skip_path_of_a_model(dtype: torch.dtype) -> None:
     """One head of all channels and no norm."""
     check(make_pool_tokens((2, 7, 6), Pool((1, 3, 3), (1, 2, 2), "max", False), num_heads=1, head_dim=192, dtype=dtype))
