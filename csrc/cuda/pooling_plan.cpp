@@ -18,7 +18,7 @@ constexpr int64_t kKeysOfSplit = 128, kWantedBlocks = 512, kFewestQueries = 256;
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // From the most wanted to the one that always fits. Two blocks on a multiprocessor hide each other's loads, so one
-// alone comes second.
+// alone comes second; few rows are left to small blocks, so that more multiprocessors have one.
 struct Candidate {
   int blocks;      // of a multiprocessor, if registers allow
   int most_warps;  // of a block, likewise
@@ -26,9 +26,11 @@ struct Candidate {
   int stages;
 };
 
+constexpr int kFewestWarps = 2;  // that a block is made smaller to, for the sake of more blocks
+
 constexpr Candidate kCandidates[] = {
-    {2, 8, 64, 2}, {2, 4, 64, 2}, {2, 8, 32, 2}, {1, 8, 64, 2}, {1, 8, 32, 2},
-    {1, 4, 64, 2}, {1, 4, 32, 2}, {1, 4, 32, 1}, {1, 2, 32, 1}, {1, 1, 16, 1},
+    {2, 8, 64, 2}, {2, 4, 64, 2}, {2, 8, 32, 2}, {2, 2, 64, 2}, {1, 8, 64, 2}, {1, 8, 32, 2},
+    {1, 4, 64, 2}, {1, 4, 32, 2}, {1, 2, 64, 2}, {1, 4, 32, 1}, {1, 2, 32, 1}, {1, 1, 16, 1},
 };
 
 // Of the queries.
@@ -79,7 +81,7 @@ PoolingPlan make_pooling_plan(const PoolingAttentionParams& p, const Device& dev
     plan.shared_bytes = PoolingLayout::of(plan, pass, size).total;
     const int available = std::min(device.shared_per_block, device.shared_per_sm / candidate.blocks - kReservedShared);
     const bool fills_the_gpu = p.batch * p.num_heads * plan.row_sets * plan.splits >= device.num_sms;
-    if (plan.shared_bytes <= available && (fills_the_gpu || plan.warps <= 4)) return plan;
+    if (plan.shared_bytes <= available && (fills_the_gpu || plan.warps <= kFewestWarps)) return plan;
   }
   throw std::logic_error("pooling_attention: no launch plan fits the GPU's shared memory");
 }
