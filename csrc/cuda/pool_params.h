@@ -9,10 +9,9 @@ namespace vtfast::cuda {
 inline constexpr int kPoolThreads = 192;  // of a block, at most
 inline constexpr int kChannels = 8;       // neighbours that a thread works on
 
-// A block's table in shared memory has rows of head_dim floats, and of some more, so that the weights of one channel,
-// which are written side by side, are in different banks: scale and shift of the norm, then, if there is room, a row a
-// tap.
-inline constexpr int kScaleRow = 0, kShiftRow = 1, kTapRows = 2, kRowPadding = 4;
+// A block's table in shared memory has rows of head_dim floats: scale and shift of the norm, then, if there is room, a
+// row a tap.
+inline constexpr int kScaleRow = 0, kShiftRow = 1, kTapRows = 2;
 inline constexpr int kMostTableBytes = 52 * 1024;
 
 // Behind it is scratch space for sums over the lanes of a row, of so many numbers a thread at most: first the sums,
@@ -46,6 +45,7 @@ struct PoolKernelParams {
   int rows, prefix_rows;
   int steps, prefix_steps;  // of all blocks
   bool resident_taps;       // whether the table has a row a tap
+  int table_column;         // vectors that a lane has for half of its channels; odd, for neighbours to differ in banks
   int table_bytes;
   int scratch;  // where scratch space begins in shared memory
   float eps;

@@ -37,9 +37,9 @@ DevicePoolAxis device_axis(const PoolAxis& axis) {
   return DevicePoolAxis::make(static_cast<int>(axis.size), static_cast<int>(axis.kernel), static_cast<int>(stride));
 }
 
-int64_t table_bytes(const PoolTokensParams& p, int64_t taps) {
-  return (kTapRows + taps) * (p.head_dim + kRowPadding) * 4;
-}
+int64_t table_column(int64_t taps) { return (kTapRows + taps) | 1; }
+
+int64_t table_bytes(const PoolTokensParams& p, int64_t taps) { return p.head_dim * table_column(taps) * 4; }
 
 // Whether the weights of all taps are in the table.
 bool resident_taps(const PoolTokensParams& p) { return has_taps(p) && table_bytes(p, p.num_taps()) <= kMostTableBytes; }
@@ -71,7 +71,9 @@ PoolKernelParams plan_pool(const PoolTokensParams& p, Flow flow, int lines, int 
   k.prefix_steps = static_cast<int>(ceil_div(k.prefix_rows, k.block_rows));
   k.steps = static_cast<int>(k.prefix_steps + ceil_div(k.rows, k.block_rows));
   k.resident_taps = resident_taps(p);
-  k.table_bytes = static_cast<int>(table_bytes(p, k.resident_taps ? p.num_taps() : 0));
+  const int64_t taps = k.resident_taps ? p.num_taps() : 0;
+  k.table_column = static_cast<int>(table_column(taps));
+  k.table_bytes = static_cast<int>(table_bytes(p, taps));
   k.scratch = k.table_bytes;
   k.eps = static_cast<float>(p.eps);
   k.head_share = 1.0f / static_cast<float>(p.head_dim);

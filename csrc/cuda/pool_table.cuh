@@ -5,19 +5,19 @@
 
 namespace vtfast::cuda {
 
-// In a row the first halves of the channels of all lanes stand before the second ones: neighbours read neighbouring
-// floats.
+// A lane has its column of it, of a vector a row, once for each half of its channels: the rows of a window are a fixed
+// distance apart.
 class PoolTable {
  public:
-  __device__ explicit PoolTable(const PoolKernelParams& p) : head_dim_(p.head_dim()) {}
+  __device__ explicit PoolTable(const PoolKernelParams& p) : column_(p.table_column), half_(p.lanes * p.table_column) {}
 
   // All threads of the block; a barrier has to follow.
   __device__ void fill(const PoolKernelParams& p) const {
-    for (int channel = threadIdx.x; p.norm_weight != nullptr && channel < head_dim_; channel += blockDim.x) {
+    for (int channel = threadIdx.x; p.norm_weight != nullptr && channel < p.head_dim(); channel += blockDim.x) {
       at(kScaleRow, channel) = p.norm_weight[channel];
       at(kShiftRow, channel) = p.norm_bias[channel];
     }
-    for (int i = threadIdx.x; p.resident_taps && i < head_dim_ * p.num_taps; i += blockDim.x) {
+    for (int i = threadIdx.x; p.resident_taps && i < p.head_dim() * p.num_taps; i += blockDim.x) {
       const int channel = i / p.num_taps, tap = i - channel * p.num_taps;
       at(kTapRows + tap, channel) = p.weight == nullptr ? p.mean : p.weight[i];
     }
@@ -25,8 +25,7 @@ class PoolTable {
 
   // Half of the channels of a lane.
   __device__ void get(int row, int lane, int half, float* values) const {
-    const int offset = row * (head_dim_ + kRowPadding) + half * (head_dim_ / 2) + lane * kHalf;
-    unpack(*shared_.as<float4>(offset * 4).address(), values);
+    unpack(shared_[half * half_ + lane * column_ + row], values);
   }
 
   __device__ void get(int row, int lane, float (&values)[kChannels]) const {
@@ -46,11 +45,11 @@ class PoolTable {
  private:
   __device__ float& at(int row, int channel) const {
     const int lane = channel / kChannels, half = channel % kChannels / kHalf;
-    return shared_[row * (head_dim_ + kRowPadding) + half * (head_dim_ / 2) + lane * kHalf + channel % kHalf];
+    return shared_.as<float>()[(half * half_ + lane * column_ + row) * kHalf + channel % kHalf];
   }
 
-  Shared<float> shared_{0};
-  int head_dim_;
+  Shared<float4> shared_{0};
+  int column_, half_;  // vectors from a lane to the next, and between its halves
 };
 
 }  // namespace vtfast::cuda
