@@ -47,8 +47,12 @@ class Run:
         return [report.read_text() for report in self.folder.glob("report*")]
 
 
-# Sanitizer -> architecture, order of threads, and tests: to that order, float16 is bfloat16.
-RUNS = {"address": (90, 1, ""), "thread": (80, 2, "not -float16 and not [float16")}
+# Sanitizer, architecture, order of threads, and tests: to that order, float16 is bfloat16. It takes long enough for two.
+RUNS = {
+    "address": ("address", 90, 1, ""),
+    "threads, grid attention": ("thread", 80, 2, "not pool and not -float16 and not [float16"),
+    "threads, pooling": ("thread", 80, 3, "pool and not -float16 and not [float16"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def runs(build: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
     """All of them side by side: each has one busy thread."""
     started: dict[str, Run] = {}
     try:
-        for sanitizer, (arch, seed, cases) in RUNS.items():
+        for name, (sanitizer, arch, seed, cases) in RUNS.items():
             folder = tmp_path_factory.mktemp(sanitizer)
             variables = environment(sanitizer, build(sanitizer), folder / "report")
             variables |= {"VTFAST_EMULATION_ARCH": str(arch), "VTFAST_EMULATION_SEED": str(seed)}
@@ -65,7 +69,7 @@ def runs(build: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
                 process = subprocess.Popen(
                     [*command, "tests/ops", "-k", cases], cwd=ROOT, env=variables, stdout=output, stderr=output
                 )
-            started[sanitizer] = Run(process, folder)
+            started[name] = Run(process, folder)
         yield started
     finally:
         for run in started.values():
@@ -73,9 +77,9 @@ def runs(build: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sanitizer", RUNS)
-def test_operations(sanitizer: str, runs: dict[str, Run]) -> None:
-    run = runs[sanitizer]
+@pytest.mark.parametrize("name", RUNS)
+def test_operations(name: str, runs: dict[str, Run]) -> None:
+    run = runs[name]
     output = run.output()
     assert not run.reports(), run.reports()[0]
     assert run.process.returncode == 0, output
