@@ -47,7 +47,7 @@ class Run:
         return [report.read_text() for report in self.folder.glob("report*")]
 
 
-# Sanitizer, architecture, order of threads, and tests: to that order, float16 is bfloat16. It takes long enough for two.
+# Sanitizer, architecture, order of threads, and tests: to that order, float16 is bfloat16. It is slow enough for two.
 RUNS = {
     "address": ("address", 90, 1, ""),
     "threads, grid attention": ("thread", 80, 2, "not pool and not -float16 and not [float16"),
