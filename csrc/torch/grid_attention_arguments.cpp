@@ -3,6 +3,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 namespace vtfast {
+
 GridAttentionParams describe(GridAttentionInputs& inputs, const GridAttentionSettings& settings, size_t alignment) {
   auto& [qkv, bias_table, pad_qkv, key_mask] = inputs;
   qkv = as_kernel_input(qkv, alignment);

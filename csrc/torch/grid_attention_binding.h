@@ -66,8 +66,7 @@ std::tuple<Tensor, Tensor, Tensor> grid_attention_backward(
   check_tensor(prefix_lse, "prefix_lse", qkv, acc, {p.batch, p.num_passes(), p.num_heads, p.geometry.num_prefix});
 
   Tensor d_qkv = empty(qkv, {p.batch, p.num_tokens(), 3 * p.channels()});
-  Tensor d_table = bias_table ? empty(*bias_table, {p.bias.table_size(), p.num_heads}) : empty(qkv, {0});
-  Tensor d_pad = pad_qkv ? empty(*pad_qkv, {3 * p.channels()}) : empty(qkv, {0});
+  Tensor d_table = empty_gradient(bias_table, qkv), d_pad = empty_gradient(pad_qkv, qkv);
   if (p.batch == 0) return {d_qkv, torch::stable::zero_(d_table), torch::stable::zero_(d_pad)};
 
   p.lse = const_cast<void*>(lse.const_data_ptr());

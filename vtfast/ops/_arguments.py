@@ -82,3 +82,14 @@ def autocast(tensor: Tensor) -> Tensor:
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
         return tensor.to(torch.get_autocast_dtype(device))
     return tensor
+
+
+def fake_gradient(tensor: Tensor | None, like: Tensor) -> Tensor:
+    """What a backward returns for an optional input: its gradient, or an empty tensor where it was left out."""
+    return like.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
+
+
+def fold_mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """A tensor under vmap with the mapped dimension, of `size`, folded into the batch; None repeats it."""
+    stacked = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return stacked.flatten(0, 1)

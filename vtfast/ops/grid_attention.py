@@ -8,7 +8,16 @@ from torch import Tensor
 
 from vtfast import _library, reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_packed, check_same_device, triple
+from vtfast.ops._arguments import (
+    Triple,
+    autocast,
+    check_float_tensor,
+    check_packed,
+    check_same_device,
+    fake_gradient,
+    fold_mapped,
+    triple,
+)
 
 PREFIX_QUERIES = ("none", "global", "mean")
 _BIAS_ORDERS = ("block", "window")
@@ -216,11 +225,7 @@ def _fake_forward(
 def _fake_backward(
     grad_out: Tensor, qkv: Tensor, bias_table: Tensor | None, pad_qkv: Tensor | None, *args: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    def like(tensor: Tensor | None) -> Tensor:
-        shape = (0,) if tensor is None else tensor.shape
-        return (qkv if tensor is None else tensor).new_empty(shape)
-
-    return qkv.new_empty(qkv.shape), like(bias_table), like(pad_qkv)
+    return qkv.new_empty(qkv.shape), fake_gradient(bias_table, qkv), fake_gradient(pad_qkv, qkv)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -257,10 +262,8 @@ def _vmap(info: Any, in_dims: tuple[Any, ...], qkv: Tensor, *args: Any) -> tuple
     if table_dim is not None or pad_dim is not None:
         raise NotImplementedError("vmap over bias_table or pad_qkv is not supported: map over qkv and key_mask")
 
-    def fold(tensor: Tensor, dim: int | None) -> Tensor:
-        stacked = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        return stacked.flatten(0, 1)
-
-    mask = None if key_mask is None else fold(key_mask, mask_dim)
-    outputs = torch.ops.vtfast.grid_attention.default(fold(qkv, qkv_dim), bias_table, pad_qkv, mask, *settings)
+    mask = None if key_mask is None else fold_mapped(key_mask, mask_dim, info.batch_size)
+    outputs = torch.ops.vtfast.grid_attention.default(
+        fold_mapped(qkv, qkv_dim, info.batch_size), bias_table, pad_qkv, mask, *settings
+    )
     return tuple(out.unflatten(0, (info.batch_size, -1)) for out in outputs), (0, 0, 0)

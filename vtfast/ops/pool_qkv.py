@@ -8,8 +8,8 @@ from torch import Tensor
 
 from vtfast import reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import autocast, check_packed, triple
-from vtfast.ops.pool_tokens import MODES, check_pool, fake_like, num_pooled, reasons_against, weights_of
+from vtfast.ops._arguments import autocast, check_packed, fake_gradient, triple
+from vtfast.ops.pool_tokens import MODES, check_pool, num_pooled, reasons_against, weights_of
 from vtfast.reference import TokenPool
 
 _NO_POOL = len(MODES)  # the mode of a part that is left as it is
@@ -109,7 +109,7 @@ def _fake_forward(qkv: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.register_fake("vtfast::pool_qkv_backward")
 def _fake_backward(d_q: Tensor, d_k: Tensor, d_v: Tensor, qkv: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    return (qkv.new_empty(qkv.shape), *(fake_like(tensor, qkv) for tensor in args[:9]))
+    return (qkv.new_empty(qkv.shape), *(fake_gradient(tensor, qkv) for tensor in args[:9]))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

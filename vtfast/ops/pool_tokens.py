@@ -8,7 +8,14 @@ from torch import Tensor
 
 from vtfast import _library, reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import autocast, check_float_tensor, check_same_device, check_tokens, triple
+from vtfast.ops._arguments import (
+    autocast,
+    check_float_tensor,
+    check_same_device,
+    check_tokens,
+    fake_gradient,
+    triple,
+)
 
 MODES = ("conv", "avg", "max")
 
@@ -138,11 +145,6 @@ def _fake_forward(
     return x.new_empty((x.shape[0], num_prefix + num_pooled(grid, kernel, stride), x.shape[-1]))
 
 
-def fake_like(tensor: Tensor | None, like: Tensor) -> Tensor:
-    """What a backward returns for an optional input: its gradient, or an empty tensor where it was left out."""
-    return like.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
-
-
 @torch.library.register_fake("vtfast::pool_tokens_backward")
 def _fake_backward(
     grad_out: Tensor,
@@ -152,7 +154,7 @@ def _fake_backward(
     norm_bias: Tensor | None,
     *settings: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    parameters = (fake_like(tensor, x) for tensor in (weight, norm_weight, norm_bias))
+    parameters = (fake_gradient(tensor, x) for tensor in (weight, norm_weight, norm_bias))
     return (x.new_empty(x.shape), *parameters)  # type: ignore[return-value]
 
 

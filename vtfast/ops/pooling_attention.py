@@ -8,8 +8,16 @@ from torch import Tensor
 
 from vtfast import _library, reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_same_device, check_tokens, triple
-from vtfast.ops.pool_tokens import fake_like
+from vtfast.ops._arguments import (
+    Triple,
+    autocast,
+    check_float_tensor,
+    check_same_device,
+    check_tokens,
+    fake_gradient,
+    fold_mapped,
+    triple,
+)
 
 # Of keys along the axes that have tables, together: as many as csrc/cuda/pooling_plan.cpp finds room for.
 _MOST_POSITIONS = 512
@@ -138,7 +146,7 @@ def _fake_forward(q: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 @torch.library.register_fake("vtfast::pooling_attention_backward")
 def _fake_backward(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
     tensors = args[:6]  # q, k, v and the tables
-    return tuple(fake_like(tensor, grad_out) for tensor in tensors)
+    return tuple(fake_gradient(tensor, grad_out) for tensor in tensors)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -172,10 +180,6 @@ def _vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor
     if any(dim is not None for dim in in_dims[3:6]):
         raise NotImplementedError("vmap over relative positions is not supported: map over q, k and v")
 
-    def fold(tensor: Tensor, dim: int | None) -> Tensor:
-        stacked = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        return stacked.flatten(0, 1)
-
-    tokens = (fold(tensor, dim) for tensor, dim in zip(args[:3], in_dims[:3], strict=True))
+    tokens = (fold_mapped(tensor, dim, info.batch_size) for tensor, dim in zip(args[:3], in_dims[:3], strict=True))
     out, lse = torch.ops.vtfast.pooling_attention.default(*tokens, *args[3:])
     return (out.unflatten(0, (info.batch_size, -1)), lse.unflatten(0, (info.batch_size, -1))), (0, 0)
