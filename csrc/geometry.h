@@ -112,25 +112,29 @@ struct BiasGeometry {
   }
 };
 
-// One axis of a grid that is pooled by windows of `kernel` tokens, `stride` apart, with kernel / 2 tokens of padding at
-// both ends.
+// One axis of a grid that is pooled or convolved by windows of `kernel` tokens, `stride` apart, with `padding` tokens
+// at both ends.
 template <class Index, class Divisor = Index>
 struct BasicPoolAxis {
   Index size;
   Index kernel;
   Divisor stride;
+  Index padding;
   Index pooled;  // windows; a division, kept out of the inner loops
 
-  static BasicPoolAxis make(Index size, Index kernel, Index stride) {
-    return {size, kernel, Divisor(stride), (size + 2 * (kernel / 2) - kernel) / stride + 1};
+  static BasicPoolAxis make(Index size, Index kernel, Index stride, Index padding) {
+    return {size, kernel, Divisor(stride), padding, (size + 2 * padding - kernel) / stride + 1};
   }
 
+  // With as much padding as keeps the size of the axis for an odd kernel at stride 1.
+  static BasicPoolAxis make(Index size, Index kernel, Index stride) { return make(size, kernel, stride, kernel / 2); }
+
   // The token under tap `tap` of a window, or one outside of [0, size) for padding.
-  VTFAST_HOST_DEVICE Index token(Index window, Index tap) const { return window * stride + tap - kernel / 2; }
+  VTFAST_HOST_DEVICE Index token(Index window, Index tap) const { return window * stride + tap - padding; }
 
   // The taps [first, last) of a window that are no padding.
   VTFAST_HOST_DEVICE Index first_tap(Index window) const {
-    const Index outside = kernel / 2 - window * stride;
+    const Index outside = padding - window * stride;
     return outside > 0 ? outside : 0;
   }
   VTFAST_HOST_DEVICE Index last_tap(Index window) const {
@@ -140,11 +144,11 @@ struct BasicPoolAxis {
 
   // The windows [first, last) that hold a token.
   VTFAST_HOST_DEVICE Index first_window(Index token) const {
-    const Index past = token + kernel / 2 - kernel + stride;
+    const Index past = token + padding - kernel + stride;
     return past > 0 ? past / stride : 0;
   }
   VTFAST_HOST_DEVICE Index last_window(Index token) const {
-    const Index last = (token + kernel / 2) / stride + 1;
+    const Index last = (token + padding) / stride + 1;
     return last < pooled ? last : pooled;
   }
 };

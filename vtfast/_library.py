@@ -24,6 +24,10 @@ _QKV_POOLS = ", ".join(
 )
 
 _SCHEMAS = (
+    "depthwise_conv3d(Tensor x, Tensor weight, Tensor? bias, SymInt[3] stride, SymInt[3] padding, bool residual)"
+    " -> Tensor",
+    "depthwise_conv3d_backward(Tensor grad_out, Tensor x, Tensor weight, SymInt[3] stride, SymInt[3] padding,"
+    " bool residual, bool[] wanted) -> (Tensor, Tensor, Tensor)",
     "grid_attention(Tensor qkv, Tensor? bias_table, Tensor? pad_qkv, Tensor? key_mask, SymInt[3] grid,"
     " SymInt num_heads, SymInt[3] block, SymInt[3] dilation, SymInt[3] shift, SymInt[3] bias_window,"
     " bool bias_by_window, bool pad_keys, SymInt num_prefix, bool prefix_keys, int prefix_queries, float scale)"

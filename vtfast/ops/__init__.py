@@ -1,5 +1,6 @@
 """The compiled operations; `vtfast.reference` holds the specification of each, with the same signature."""
 
+from vtfast.ops.depthwise_conv3d import depthwise_conv3d
 from vtfast.ops.divided_attention import (
     axial_attention,
     divided_attention,
@@ -20,6 +21,7 @@ from vtfast.reference import TokenPool, pooled_grid
 __all__ = [
     "TokenPool",
     "axial_attention",
+    "depthwise_conv3d",
     "divided_attention",
     "grid_attention",
     "joint_attention",
