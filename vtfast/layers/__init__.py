@@ -1,5 +1,6 @@
 """Building blocks of the models; tokens are channels-last, (B, T, H, W, C)."""
 
+from vtfast.layers.depthwise_conv3d import DepthwiseConv3d
 from vtfast.layers.divided_attention import DividedAttention
 from vtfast.layers.geglu import Geglu
 from vtfast.layers.mlp import Mlp
@@ -15,6 +16,7 @@ from vtfast.layers.token_shift import token_shift
 from vtfast.layers.window_attention import WindowAttention3d
 
 __all__ = [
+    "DepthwiseConv3d",
     "DividedAttention",
     "Geglu",
     "Mlp",
