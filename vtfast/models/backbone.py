@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         self.num_classes = num_classes
         self.head = nn.Identity()
         if num_classes:
-            weight = self.patch_embed.proj.weight
+            weight = next(self.parameters())
             head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
             self._init_head(head)
             self.head = head
