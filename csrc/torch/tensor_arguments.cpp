@@ -28,15 +28,33 @@ Tensor as_kernel_input(const Tensor& tensor, size_t alignment) {
   return aligned ? whole : torch::stable::clone(whole);
 }
 
-Tensor as_token_input(const Tensor& tensor, const char* name, size_t alignment) {
-  STD_TORCH_CHECK(tensor.dim() == 3, name, " must have 3 dimensions, got ", tensor.dim());
-  const int64_t size = tensor.element_size();
-  bool fits = tensor.stride(2) == 1 && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % alignment == 0;
-  for (int64_t axis : {0, 1}) fits = fits && tensor.stride(axis) * size % alignment == 0;
+namespace {
+
+// Itself if its channels, the last dimension, are neighbours and all tokens start at multiples of `alignment` bytes.
+Tensor with_dense_channels(const Tensor& tensor, size_t alignment) {
+  const int64_t size = tensor.element_size(), channels = tensor.dim() - 1;
+  bool fits = tensor.stride(channels) == 1 && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % alignment == 0;
+  for (int64_t axis = 0; axis < channels; ++axis) fits = fits && tensor.stride(axis) * size % alignment == 0;
   return fits ? tensor : as_kernel_input(tensor, alignment);
 }
 
+}  // namespace
+
+Tensor as_token_input(const Tensor& tensor, const char* name, size_t alignment) {
+  STD_TORCH_CHECK(tensor.dim() == 3, name, " must have 3 dimensions, got ", tensor.dim());
+  return with_dense_channels(tensor, alignment);
+}
+
 TokenRows token_rows(const Tensor& tensor) { return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1)}; }
+
+Tensor as_grid_input(const Tensor& tensor, const char* name, size_t alignment) {
+  STD_TORCH_CHECK(tensor.dim() == 5, name, " must have 5 dimensions, got ", tensor.dim());
+  return with_dense_channels(tensor, alignment);
+}
+
+TokenGrid token_grid(const Tensor& tensor) {
+  return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
+}
 
 void check_tensor(const Tensor& tensor, const char* name, const Tensor& on_device_of, ScalarType type,
                   std::initializer_list<int64_t> shape) {

@@ -31,6 +31,11 @@ Tensor as_token_input(const Tensor& tensor, const char* name, size_t alignment);
 // Of such a tensor.
 TokenRows token_rows(const Tensor& tensor);
 
+// The same for tokens [B, T, H, W, C], which may lie apart along every axis.
+Tensor as_grid_input(const Tensor& tensor, const char* name, size_t alignment);
+
+TokenGrid token_grid(const Tensor& tensor);
+
 void check_tensor(const Tensor& tensor, const char* name, const Tensor& on_device_of, ScalarType type,
                   std::initializer_list<int64_t> shape);
 
