@@ -4,11 +4,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from vtfast.checkpoints.head_rows import HEADS
 
-def with_own_head(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights`, but with the head of `own` where theirs is missing or has other classes."""
-    head = weights.get("head.weight")
-    if head is not None and "head.weight" in own and own["head.weight"].shape == head.shape:
-        return dict(weights)
-    body = {name: value for name, value in weights.items() if not name.startswith("head.")}
-    return body | {name: value for name, value in own.items() if name.startswith("head.")}
+
+def without_other_head(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`weights` without a head of other classes than those of `own`."""
+    others = tuple(
+        head for head in HEADS if (name := f"{head}weight") in weights and not _fits(weights[name], own.get(name))
+    )
+    return {name: value for name, value in weights.items() if not name.startswith(others)}
+
+
+def _fits(value: Tensor, own: Tensor | None) -> bool:
+    return own is not None and own.shape == value.shape

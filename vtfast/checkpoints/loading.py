@@ -1,7 +1,8 @@
 """Loading a checkpoint into a model: recognised, converted, checked as a whole and only then copied."""
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from vtfast.checkpoints import (
     vit_image,
     vtfast_saved,
 )
+from vtfast.checkpoints.head_rows import HEADS, with_head_rows
 from vtfast.checkpoints.reading import read_state_dict, unwrap
 
 
@@ -37,6 +39,13 @@ class Upstream(Protocol):
 
     def convert(self, state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         """The same weights under the names and in the shapes of `model`, as far as they can be."""
+
+
+class ImageUpstream(Upstream, Protocol):
+    """What the module of an image model's dialect also offers."""
+
+    KEPT: re.Pattern[str]
+    """Beginnings of the names that an image model may lack: the video model keeps its own values there."""
 
 
 # In this order: image models have the names of video models, and MViT those of a ViT.
@@ -67,6 +76,7 @@ class LoadReport:
     Args:
         upstream: whose names the checkpoint has, "unknown" if nobody's.
         loaded: entries of the model that were set.
+        kept: entries of the model that weights of images have no counterpart for; they stay as they were.
         missing: entries of the model that the checkpoint lacks.
         unexpected: entries of the checkpoint that the model lacks.
         mismatched: entries of another shape: name, shape in the model, shape in the checkpoint.
@@ -74,13 +84,18 @@ class LoadReport:
 
     upstream: str
     loaded: tuple[str, ...]
+    kept: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 
 
 def load_checkpoint(
-    model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Tensor], *, strict: bool = True
+    model: nn.Module,
+    source: str | os.PathLike[str] | Mapping[str, Tensor],
+    *,
+    strict: bool = True,
+    head_rows: Sequence[int] | None = None,
 ) -> LoadReport:
     """Loads published or own weights into `model`; on any error the model is as it was.
 
@@ -97,6 +112,8 @@ def load_checkpoint(
         source: a file as for `read_state_dict`, or a state dict.
         strict: whether every entry must fit. If not, what does not fit stays as it is in the model, and the report
             lists it; at least one weight must fit all the same.
+        head_rows: rows of the checkpoint's head, in the order of the model's classes: `label_rows` finds them by
+            name, `range(400)` are those of Kinetics-400 in a Kinetics-710 head. All rows if None.
 
     Returns:
         What was loaded and what was not.
@@ -104,6 +121,7 @@ def load_checkpoint(
     Raises:
         FileNotFoundError, ImportError, ValueError: as `read_state_dict`.
         ValueError: the checkpoint does not fit; the message lists what is missing, unexpected or of another shape.
+        ValueError: `head_rows` are not rows of the checkpoint's head, or there is no head.
     """
     if isinstance(source, Mapping):
         origin, state_dict = "the state dict", unwrap(source, "the state dict")
@@ -114,7 +132,9 @@ def load_checkpoint(
     if upstream:
         state_dict = upstream.convert(state_dict, model)
     state_dict = _without_unwanted(state_dict, model)
-    report = _compare(model.state_dict(), state_dict, upstream.NAME if upstream else "unknown")
+    if head_rows is not None:
+        state_dict = with_head_rows(state_dict, head_rows)
+    report = _compare(model.state_dict(), state_dict, upstream)
     if (strict and (report.missing or report.unexpected or report.mismatched)) or not report.loaded:
         raise ValueError(_explain(report, origin, type(model).__name__))
     with torch.no_grad():
@@ -132,11 +152,14 @@ def _without_unwanted(state_dict: Mapping[str, Tensor], model: nn.Module) -> dic
     """Drops the head of a model that has none, and what `prune_intermediate_layers` removed."""
     pruned: tuple[str, ...] = getattr(model, "pruned", ())
     if getattr(model, "num_classes", None) == 0:
-        pruned = (*pruned, "head.")
+        pruned = (*pruned, *HEADS)
     return {name: value for name, value in state_dict.items() if not name.startswith(pruned)}
 
 
-def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor], upstream: str) -> LoadReport:
+def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor], upstream: Upstream | None) -> LoadReport:
+    may_lack: re.Pattern[str] | None = getattr(upstream, "KEPT", None)
+    lacking = [name for name in own if name not in given]
+    kept = tuple(name for name in lacking if may_lack and may_lack.match(name))
     common = [name for name in own if name in given]
     mismatched = tuple(
         (name, tuple(own[name].shape), tuple(given[name].shape))
@@ -145,9 +168,10 @@ def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor], upstream: s
     )
     wrong = {name for name, *_ in mismatched}
     return LoadReport(
-        upstream=upstream,
+        upstream=upstream.NAME if upstream else "unknown",
         loaded=tuple(name for name in common if name not in wrong),
-        missing=tuple(name for name in own if name not in given),
+        kept=kept,
+        missing=tuple(name for name in lacking if name not in kept),
         unexpected=tuple(name for name in given if name not in own),
         mismatched=mismatched,
     )
@@ -160,8 +184,8 @@ def _explain(report: LoadReport, origin: str, model_name: str) -> str:
     shapes = (f"{name} (model {own}, checkpoint {given})" for name, own, given in report.mismatched)
     lines += _listed("missing", report.missing) + _listed("unexpected", report.unexpected)
     lines += _listed("of another shape", shapes)
-    classes = {given[0] for name, _, given in report.mismatched if name.startswith("head.")}
-    if classes and all(name.startswith("head.") for name, *_ in report.mismatched):
+    classes = {given[0] for name, _, given in report.mismatched if name.startswith(HEADS)}
+    if classes and all(name.startswith(HEADS) for name, *_ in report.mismatched):
         lines.append(
             f"  The checkpoint's head has {classes.pop()} classes: create the model with that num_classes (and call "
             "reset_classifier afterwards for another), or pass strict=False to load_checkpoint to keep the own head."

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from vtfast.checkpoints import mvit_pytorchvideo, mvit_slowfast
-from vtfast.checkpoints.inflation import with_own_head
+from vtfast.checkpoints.inflation import without_other_head
 from vtfast.checkpoints.mvit_layout import converted
 from vtfast.checkpoints.renaming import rename
 
 NAME = "2D image MViT"
 
-_OWN = re.compile(r"cls_token$|pos_embed_(class|temporal)$|blocks\.\d+\.attn\.rel_pos_t$")
+KEPT = re.compile(r"cls_token$|pos_embed_(class|temporal)$|blocks\.\d+\.attn\.rel_pos_t$|head\.")
 
 
 def recognises(state_dict: Mapping[str, Tensor]) -> bool:
@@ -34,9 +34,8 @@ def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     own = model.state_dict()
     upstream = mvit_slowfast if mvit_slowfast.recognises(state_dict) else mvit_pytorchvideo
     image = _separate_positions(rename(state_dict, upstream.RULES), own)
-    inflated = {name: value for name, value in own.items() if _OWN.match(name)}
-    inflated |= {name: _repeated(value, own.get(name)) for name, value in converted(image, [], model).items()}
-    return with_own_head(inflated, own)
+    inflated = {name: _repeated(value, own.get(name)) for name, value in converted(image, [], model).items()}
+    return without_other_head(inflated, own)
 
 
 def _separate_positions(image: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,16 +6,19 @@ tokens; a bias table is resized to the window where it differs and repeated over
 Source: Liu et al., "Video Swin Transformer", 2022, section 3.3.
 """
 
+import re
 from collections.abc import Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtfast.checkpoints.inflation import with_own_head
+from vtfast.checkpoints.inflation import without_other_head
 from vtfast.checkpoints.renaming import Rule, rename
 from vtfast.checkpoints.video_swin_torchvision import features_rules
 
 NAME = "2D image Swin"
+
+KEPT = re.compile(r"head\.")
 
 _DROPPED: list[Rule] = [(r"(.*\.)?(relative_position_index|relative_coords_table|attn_mask)$", None)]
 
@@ -32,7 +35,7 @@ def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     own = model.state_dict()
     renamed = rename(state_dict, _DROPPED + _rules(state_dict))
     inflated = {name: _inflate(name, value, own, model) for name, value in renamed.items()}
-    return with_own_head(inflated, own)
+    return without_other_head(inflated, own)
 
 
 def _rules(state_dict: Mapping[str, Tensor]) -> list[Rule]:

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from vtfast.checkpoints.inflation import with_own_head
+from vtfast.checkpoints.inflation import without_other_head
 from vtfast.checkpoints.renaming import Rule, rename
 from vtfast.checkpoints.timesformer_layout import fit_sizes
 
 NAME = "2D image ViT"
+
+KEPT = re.compile(r"time_embed$|blocks\.\d+\.steps\.\w+\.fc\.|head\.")
 
 _RULES: list[Rule] = [(r"pre_logits\.", None), (r"blocks\.(\d+)\.norm2\.", r"blocks.\1.norm.")]
 
@@ -29,11 +31,8 @@ def recognises(state_dict: Mapping[str, Tensor]) -> bool:
 
 def convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Renames and copies; `model` keeps its own head if its classes are others than the image model's."""
-    own = model.state_dict()
     inflated = _copied_to_steps(rename(state_dict, _RULES), getattr(model, "schemes", ()))
-    kept = r"time_embed$|blocks\.\d+\.steps\.\w+\.fc\."
-    inflated |= {name: value for name, value in own.items() if re.match(kept, name)}
-    return fit_sizes(with_own_head(inflated, own), model)
+    return fit_sizes(without_other_head(inflated, model.state_dict()), model)
 
 
 def _copied_to_steps(state_dict: Mapping[str, Tensor], schemes: Sequence[str]) -> dict[str, Tensor]:

@@ -83,6 +83,7 @@ def create_model(
     checkpoint: str | PathLike[str] | Mapping[str, Tensor] | None = None,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
+    head_rows: Sequence[int] | None = None,
     **config: Any,
 ) -> nn.Module:
     """A model by name, with random or given weights, in training mode.
@@ -94,6 +95,7 @@ def create_model(
         checkpoint: file (.pth, .pt, .pyth, .safetensors) or state dict of any known upstream, see `load_checkpoint`.
         features_only: return a `FeatureExtractor`, which gives the feature maps (B, C, T, H, W) of the stages.
         out_indices: stages whose maps `features_only` gives; all if None.
+        head_rows: rows of the checkpoint's head to take as classes, see `load_checkpoint`.
         **config: options of the architecture that differ from the published ones.
 
     Returns:
@@ -106,11 +108,13 @@ def create_model(
     published = model_config(name)
     if out_indices is not None and not features_only:
         raise ValueError("out_indices needs features_only=True")
+    if head_rows is not None and checkpoint is None:
+        raise ValueError("head_rows needs a checkpoint")
     classes = published.num_classes if num_classes is None else num_classes
     model = published.builder(num_classes=0 if features_only else classes, **config)
     model.preprocessing = published.preprocessing  # type: ignore[assignment]
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint)
+        load_checkpoint(model, checkpoint, head_rows=head_rows)
     if not features_only:
         return model
     extractor = FeatureExtractor(model, out_indices)
