@@ -80,5 +80,10 @@ def _terms(problem: Problem) -> dict[str, float]:
 
 
 POOLING_ATTENTION = Operation(
-    "pooling_attention", ops.pooling_attention, reference.pooling_attention, _terms, largest_head_dim=128
+    "pooling_attention",
+    ops.pooling_attention,
+    reference.pooling_attention,
+    _terms,
+    ("q", "k", "v"),
+    largest_head_dim=128,
 )

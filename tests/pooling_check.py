@@ -156,5 +156,7 @@ def _terms_of_pool_qkv(problem: Problem) -> dict[str, float]:
     return terms
 
 
-POOL_TOKENS = Operation("pool_tokens", ops.pool_tokens, reference.pool_tokens, _terms_of_pool_tokens)
-POOL_QKV = Operation("pool_qkv", with_parameters(ops.pool_qkv), with_parameters(reference.pool_qkv), _terms_of_pool_qkv)
+POOL_TOKENS = Operation("pool_tokens", ops.pool_tokens, reference.pool_tokens, _terms_of_pool_tokens, ("x",))
+POOL_QKV = Operation(
+    "pool_qkv", with_parameters(ops.pool_qkv), with_parameters(reference.pool_qkv), _terms_of_pool_qkv, ("qkv",)
+)

@@ -1,11 +1,13 @@
-"""What holds for the pooling operations alike: numerical gradients, layouts, repeatability, empty batches."""
+"""What holds for pooling and depthwise convolution alike: gradients, layouts, repeatability, empty batches."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from attention_check import every_dtype, needs_float64
+from depthwise_check import make_depthwise
 from kernel_check import Problem, assert_same, evaluate, native, normal
 from pooling_attention_check import make_pooling_attention
 from pooling_check import Pool, make_pool_qkv, make_pool_tokens
@@ -26,9 +28,18 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "q-alone": lambda **settings: make_pool_qkv((3, 5, 6), (Q, None, None), **settings),
     "attention": lambda **settings: make_pooling_attention((3, 5, 6), (3, 2, 3), residual=True, **settings),
     "residual": lambda **settings: make_pooling_attention((2, 3, 2), (3, 5, 6), residual_prefix=True, **settings),
+    "depthwise": lambda num_heads=2, **settings: make_depthwise((3, 5, 6), KERNEL, channels=8 * num_heads, **settings),
 }
 every_problem = pytest.mark.parametrize("name", PROBLEMS)
-one_of_each = pytest.mark.parametrize("name", ["conv", "qkv", "attention"])
+one_of_each = pytest.mark.parametrize("name", ["conv", "qkv", "attention", "depthwise"])
+
+DEPTHWISE: dict[str, dict[str, Any]] = {
+    "residual": {"kernel": KERNEL, "residual": True},
+    "large": {"kernel": (5, 5, 5), "bias": False},
+    "time": {"kernel": (3, 1, 1), "residual": True, "bias": False},
+    "plane": {"kernel": (1, 3, 3), "stride": (1, 2, 2)},
+    "even": {"kernel": (2, 2, 1), "stride": (2, 1, 1), "padding": (1, 0, 2)},
+}
 
 SMALL: dict[str, Callable[[], Problem]] = {
     **{
@@ -47,6 +58,12 @@ SMALL: dict[str, Callable[[], Problem]] = {
     "attention-prefix": lambda: make_pooling_attention(
         (2, 2, 1), (1, 2, 3), head_dim=3, batch=1, residual_prefix=True, num_prefix=2, rel_pos="hw", dtype=torch.float64
     ),
+    **{
+        f"depthwise-{name}": lambda options=options: make_depthwise(
+            (2, 3, 3), channels=3, batch=1, dtype=torch.float64, **options
+        )
+        for name, options in DEPTHWISE.items()
+    },
 }
 
 
@@ -112,7 +129,7 @@ LAYOUTS = {"unaligned": unaligned, "strided": strided, "packed": packed, "sequen
 
 @every_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["conv", "max", "qkv", "attention"])
+@pytest.mark.parametrize("name", ["conv", "max", "qkv", "attention", "depthwise"])
 def test_layout_of_the_tensors_does_not_matter(name: str, layout: str, dtype: torch.dtype) -> None:
     problem = PROBLEMS[name](dtype=dtype)
     changed = problem.changed(LAYOUTS[layout])
@@ -122,15 +139,12 @@ def test_layout_of_the_tensors_does_not_matter(name: str, layout: str, dtype: to
 @every_problem
 def test_expanded_tokens_and_gradients(name: str) -> None:
     problem = PROBLEMS[name](batch=1)
-
-    def expanded(tensor: Tensor) -> Tensor:
-        return tensor.expand(3, -1, -1) if tensor.dim() == 3 else tensor
-
     still = replace(
-        problem.changed(expanded), grads_out=tuple(g[:, :1, :1].expand(3, *g.shape[1:]) for g in problem.grads_out)
+        problem.of_clips(lambda tensor: tensor.expand(3, *tensor.shape[1:])),
+        grads_out=tuple(grad.flatten()[0].expand(3, *grad.shape[1:]) for grad in problem.grads_out),
     )
     assert still.tokens.stride(0) == 0
-    assert still.grads_out[0].stride() == (0, 0, 0)
+    assert not any(still.grads_out[0].stride())
     assert_same(evaluate(still), evaluate(still.changed(Tensor.contiguous)))
 
 
@@ -147,7 +161,7 @@ def test_empty_batch(name: str, dtype: torch.dtype) -> None:
 
 
 @every_dtype
-@pytest.mark.parametrize("name", thinned(PROBLEMS, "conv", "max", "qkv", "attention"))
+@pytest.mark.parametrize("name", thinned(PROBLEMS, "conv", "max", "qkv", "attention", "depthwise"))
 def test_bitwise_repeatable_from_run_to_run_and_in_any_order_of_the_work(name: str, dtype: torch.dtype) -> None:
     problem = PROBLEMS[name](dtype=dtype, num_heads=3, batch=3)
     first = evaluate(problem)
@@ -156,13 +170,14 @@ def test_bitwise_repeatable_from_run_to_run_and_in_any_order_of_the_work(name: s
 
 
 @pytest.mark.parametrize("clip", [0, 1, 2])
-@pytest.mark.parametrize("name", thinned(PROBLEMS, "conv", "max", "attention"))
+@pytest.mark.parametrize("name", thinned(PROBLEMS, "conv", "max", "attention", "depthwise"))
 def test_a_clip_does_not_depend_on_its_batch(name: str, clip: int) -> None:
     problem = PROBLEMS[name](batch=3)
-    alone = problem.changed(lambda tensor: tensor[clip : clip + 1] if tensor.dim() == 3 else tensor)
+    alone = problem.of_clips(lambda tensor: tensor[clip : clip + 1])
     together, separate = evaluate(problem), evaluate(alone)
+    of_clips = [f"d_{leaf}" for leaf in problem.operation.tokens]
     for result in together:
-        if together[result].dim() == 3:
+        if result.startswith("out") or result in of_clips:
             assert torch.equal(together[result][clip : clip + 1], separate[result]), result
 
 

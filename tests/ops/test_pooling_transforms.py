@@ -1,4 +1,4 @@
-"""What PyTorch does to the pooling operations: opcheck, compile, export, autocast, vmap, activation checkpointing."""
+"""What PyTorch does to pooling and depthwise convolution: opcheck, compile, export, autocast, vmap, checkpointing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from attention_check import every_dtype
+from depthwise_check import make_depthwise
 from kernel_check import Problem, assert_same, evaluate, native
 from pooling_attention_check import make_pooling_attention
 from pooling_check import Pool, make_pool_qkv, make_pool_tokens
@@ -32,9 +33,11 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "q-alone": lambda **settings: make_pool_qkv(GRID, (replace(Q, mode="avg"), None, None), **settings),
     "attention": lambda **settings: make_pooling_attention(GRID, (2, 2, 3), residual=True, **settings),
     "plain-attention": lambda **settings: make_pooling_attention(GRID, (2, 2, 3), rel_pos="", **settings),
+    "depthwise": lambda **settings: make_depthwise(GRID, KERNEL, residual=True, **settings),
+    "depthwise-halved": lambda **settings: make_depthwise(GRID, KERNEL, stride=(1, 2, 2), bias=False, **settings),
 }
-every_problem = pytest.mark.parametrize("name", thinned(PROBLEMS, "conv", "qkv", "attention"))
-one_of_each = pytest.mark.parametrize("name", ["conv", "qkv", "attention"])
+every_problem = pytest.mark.parametrize("name", thinned(PROBLEMS, "conv", "qkv", "attention", "depthwise"))
+one_of_each = pytest.mark.parametrize("name", ["conv", "qkv", "attention", "depthwise"])
 
 
 class Recorder(TorchDispatchMode):
@@ -92,6 +95,20 @@ class Attention(nn.Module):
         return out + skip
 
 
+class Convolutions(nn.Module):
+    """A position embedding and a convolution that halves the grid, behind a cls for each frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(2, 16, 1, 3, 3, 3))
+        self.bias = nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:  # [B, T, 1 + H*W, 16] -> [B, T, H', W', 16]
+        tokens = x[:, :, 1:].unflatten(2, grid[1:])
+        embedded = ops.depthwise_conv3d(tokens, self.weights[0], self.bias, residual=True)
+        return ops.depthwise_conv3d(embedded, self.weights[1], stride=(1, 2, 2))
+
+
 SIZES = [(2, 4, 6, 7), (3, 5, 8, 9), (4, 6, 10, 6)]
 
 
@@ -116,6 +133,21 @@ def test_compiled_once_for_all_sizes_with_the_same_gradients(num_prefix: int) ->
 
 
 @compiles
+@pytest.mark.usefixtures("fresh_compiler")
+def test_convolutions_compiled_once_for_all_sizes_with_the_same_gradients() -> None:
+    counter, module = CompileCounterWithBackend("aot_eager"), Convolutions().to(DEVICE)
+    compiled = torch.compile(module, backend=counter, fullgraph=True, dynamic=True)
+    for batch, *grid in SIZES:
+        x = torch.randn(batch, grid[0], 1 + grid[1] * grid[2], 16, device=DEVICE, requires_grad=True)
+        leaves, results = [x, *module.parameters()], []
+        for function in (module, compiled):
+            out = function(x, tuple(grid))
+            results.append((out, torch.autograd.grad(out.square().mean(), leaves)))
+        torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
+    assert counter.frame_count == 1
+
+
+@compiles
 def test_export_with_a_dynamic_batch() -> None:
     class Fixed(Attention):
         def forward(self, x: Tensor) -> Tensor:
@@ -133,13 +165,7 @@ def test_export_with_a_dynamic_batch() -> None:
 @every_problem
 def test_autocast_follows_the_users_dtype_and_leaves_the_parameters_alone(name: str, dtype: torch.dtype) -> None:
     problem = PROBLEMS[name]()
-    tokens = [leaf for leaf, tensor in problem.leaves.items() if tensor.dim() == 3]
-    cast = replace(
-        problem,
-        leaves=problem.leaves | {leaf: problem.leaves[leaf].to(dtype) for leaf in tokens},
-        grads_out=tuple(grad.to(dtype) for grad in problem.grads_out),
-    )
-    expected = evaluate(cast)
+    expected = evaluate(problem.of_clips(lambda tensor: tensor.to(dtype)))
     with torch.autocast(DEVICE.type, dtype):
         results = evaluate(problem)
     for result, tensor in results.items():
@@ -188,6 +214,7 @@ def test_vmap_over_keys_and_values() -> None:
     [
         ("conv", "weight", "vmap over the parameters of pool_tokens is not supported"),
         ("qkv", "k_norm_bias", "vmap over the parameters of pool_qkv is not supported"),
+        ("depthwise", "bias", "vmap over the parameters of depthwise_conv3d is not supported"),
         ("attention", "rel_pos_h", "vmap over relative positions is not supported"),
     ],
 )
