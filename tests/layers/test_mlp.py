@@ -18,11 +18,20 @@ from vtfast.layers import mlp as mlp_module
 
 Layer = Mlp | Geglu
 
+
+class QuickMlp(Mlp):
+    """With CLIP's activation."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+        super().__init__(dim, hidden_dim, dropout, activation="quick_gelu")
+
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 # More tokens than two slices hold, and no multiple of one.
 TOKENS = 2 * max(2048, 1024 * torch.get_num_threads()) + 3
 
 both = pytest.mark.parametrize("kind", [Mlp, Geglu])
+every = pytest.mark.parametrize("kind", [Mlp, QuickMlp, Geglu])
 
 
 def plain(layer: Layer, x: Tensor, residual: Tensor | None) -> Tensor:
@@ -31,7 +40,7 @@ def plain(layer: Layer, x: Tensor, residual: Tensor | None) -> Tensor:
         value, gate = hidden.chunk(2, dim=-1)
         hidden = value * F.gelu(gate)
     else:
-        hidden = F.gelu(hidden)
+        hidden = F.gelu(hidden) if layer.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden)
     out = layer.fc2(hidden)
     return out if residual is None else out + residual
 
@@ -52,7 +61,7 @@ def by_slices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-@both
+@every
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 3, 8), (1, 1, TOKENS, 8)], ids=["one-slice", "slices"])
 @pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "residual"])
@@ -113,7 +122,7 @@ def test_takes_expanded_gradients(kind: type[Layer]) -> None:
     )
 
 
-@pytest.mark.parametrize(("kind", "most", "plainly"), [(Mlp, 1.2, 2.0), (Geglu, 2.3, 4.0)])
+@pytest.mark.parametrize(("kind", "most", "plainly"), [(Mlp, 1.2, 2.0), (QuickMlp, 1.2, 2.0), (Geglu, 2.3, 4.0)])
 def test_keeps_half_of_what_plain_training_keeps(kind: type[Layer], most: float, plainly: float) -> None:
     def kept(run: Callable[[Tensor], Tensor]) -> int:
         sizes: dict[int, int] = {}
@@ -146,7 +155,7 @@ def test_a_second_derivative_is_an_error(kind: type[Layer]) -> None:
         gradient.sum().backward()
 
 
-@both
+@every
 def test_the_reference_has_second_derivatives(kind: type[Layer]) -> None:
     layer, x = kind(4, 6).double(), torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     with use_backend("reference"):
@@ -174,6 +183,16 @@ def test_dropout_acts_in_training_only() -> None:
     residual = torch.ones(2, 3, 8)
     assert (mlp(x, residual) == 1).any()
     assert torch.equal(mlp.eval()(x), mlp(x))
+
+
+def test_dropout_of_the_hidden_layer_alone() -> None:
+    mlp, x = randomise(Mlp(8, 12, dropout=1.0, dropout_out=0.0), seed=0), torch.randn(2, 3, 8)
+    assert torch.equal(mlp(x), mlp.fc2.bias.expand(2, 3, 8))
+
+
+def test_rejects_activation() -> None:
+    with pytest.raises(ValueError, match="activation must be one of gelu, quick_gelu, got 'relu'"):
+        Mlp(8, 12, activation="relu")
 
 
 def test_dropout_acts_on_the_gated_hidden_layer_in_training_only() -> None:
