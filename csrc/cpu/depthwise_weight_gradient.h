@@ -136,7 +136,7 @@ class WeightGradient {
         over[k - 1] = output >= 0 && output < p_.w.pooled ? fetch<kPartial>(grad + output * grad_step) : Vector<Acc>{};
       }
       const T* next = grad + padding * grad_step;
-      const auto add_token = [&](Vector<Acc> newest) VTFAST_INLINE {
+      const auto add_token = [&](Vector<Acc> newest) __attribute__((always_inline)) {
 #pragma GCC unroll 5
         for (int k = kTaps - 1; k > 0; --k) over[k] = over[k - 1];
         over[0] = newest;

@@ -65,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv3d_backward(Tensor grad_out, Te
 }
 
 template <class Engine>
-void register_depthwise_conv3d(torch::stable::StableLibrary& library) {
+void register_depthwise_conv3d(torch::stable::detail::StableLibrary& library) {
   library.impl("depthwise_conv3d", TORCH_BOX(&depthwise_conv3d<Engine>));
   library.impl("depthwise_conv3d_backward", TORCH_BOX(&depthwise_conv3d_backward<Engine>));
 }

@@ -20,6 +20,12 @@ from vtfast.checkpoints import (
     timesformer_lucidrains,
     timesformer_mmaction2,
     timesformer_official,
+    uniformer_image,
+    uniformer_mmaction2,
+    uniformer_official,
+    uniformer_v2_clip,
+    uniformer_v2_mmaction2,
+    uniformer_v2_official,
     video_swin_official,
     video_swin_torchvision,
     vit_image,
@@ -48,7 +54,7 @@ class ImageUpstream(Upstream, Protocol):
     """Beginnings of the names that an image model may lack: the video model keeps its own values there."""
 
 
-# In this order: image models have the names of video models, and MViT those of a ViT.
+# In this order: image models have the names of video models, MViT those of a ViT, mmaction2's those of the authors'.
 UPSTREAMS: tuple[Upstream, ...] = (
     vtfast_saved,
     video_swin_torchvision,
@@ -64,6 +70,12 @@ UPSTREAMS: tuple[Upstream, ...] = (
     timesformer_mmaction2,
     timesformer_lucidrains,
     vit_image,
+    uniformer_image,
+    uniformer_mmaction2,
+    uniformer_official,
+    uniformer_v2_mmaction2,
+    uniformer_v2_official,
+    uniformer_v2_clip,
 )
 
 _MAX_LISTED = 8
@@ -102,9 +114,11 @@ def load_checkpoint(
     The upstream is recognised by its names. For Video Swin: torchvision, the official repository, mmaction2, 2D image
     Swin (official, timm, torchvision; inflated to 3D). For TimeSformer: the official repository, Hugging Face,
     mmaction2, timesformer-pytorch, 2D image ViT (timm; inflated). For MViT: SlowFast, torchvision, PyTorchVideo,
-    mmaction2, 2D image MViT (SlowFast, facebookresearch/mvit, PyTorchVideo; inflated). And models saved by vtfast
-    itself. Positions that a TimeSformer learned at another size are resized, see its `position_resize`; those of an
-    MViT and its relative positions are resized as SlowFast does. A model without a head (`num_classes=0`,
+    mmaction2, 2D image MViT (SlowFast, facebookresearch/mvit, PyTorchVideo; inflated). For UniFormer: the official
+    repository, mmaction2, 2D image UniFormer (inflated). For UniFormerV2: the official repository, mmaction2, CLIP's
+    image tower (OpenAI, OpenCLIP, Hugging Face; inflated). And models saved by vtfast itself. Positions that a
+    TimeSformer learned at another size are resized, see its `position_resize`; those of an MViT and its relative
+    positions are resized as SlowFast does, those of a UniFormerV2 bicubically. A model without a head (`num_classes=0`,
     `features_only`) takes the weights of the body and leaves those of the head.
 
     Args:

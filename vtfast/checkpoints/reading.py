@@ -72,9 +72,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Any:
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip and _is_torchscript(path):
+        raise ValueError(
+            f"{path} is a TorchScript archive, code beside weights, as OpenAI publishes CLIP. If you trust it, save its "
+            "weights alone, torch.save(torch.jit.load(path).state_dict(), other_path), and load those."
+        )
     try:
         # Only the zip format of torch 1.6 and newer can be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} does not load with weights_only=True: it is no checkpoint, or it holds Python objects beside its "
@@ -82,6 +88,11 @@ def _read_pickle(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ValueError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _first_line(error: Exception) -> str:

@@ -12,13 +12,18 @@ def residual_add(
     x: Tensor,  # [B, ..., C]
     branch: Tensor,  # [B, ..., C]
     drop_path: StochasticDepth,
+    layer_scale: Tensor | None = None,  # [C]
 ) -> Tensor:  # [B, ..., C]
-    """The sum of `x` and `branch`, the branch under stochastic depth."""
-    if not drop_path.active:
+    """The sum of `x` and `branch`, the branch scaled by channel if asked to and under stochastic depth."""
+    scale = None if layer_scale is None else layer_scale.to(branch.dtype)
+    if drop_path.active:
+        sample_scale = drop_path.sample_scale(branch)
+        scale = sample_scale if scale is None else sample_scale * scale
+    if scale is None:
         return x + branch
     if x.dtype != branch.dtype:
-        return x + drop_path(branch)
-    return torch.addcmul(x, branch, drop_path.sample_scale(branch))
+        return x + branch * scale
+    return torch.addcmul(x, branch, scale)
 
 
 def add_branch(
@@ -26,8 +31,9 @@ def add_branch(
     branch: Callable[..., Tensor],
     normed: Tensor,  # [B, ..., C]
     drop_path: StochasticDepth,
+    layer_scale: Tensor | None = None,  # [C]
 ) -> Tensor:  # [B, ..., C]
-    """`residual_add` of `branch(normed)`; the branch itself adds `x`, as `residual`, unless it may be dropped."""
-    if drop_path.active:
-        return residual_add(x, branch(normed), drop_path)
+    """`residual_add` of `branch(normed)`; a branch that is neither scaled nor dropped adds `x` itself, as `residual`."""
+    if drop_path.active or layer_scale is not None:
+        return residual_add(x, branch(normed), drop_path, layer_scale)
     return branch(normed, residual=x)
