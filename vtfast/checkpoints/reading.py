@@ -75,8 +75,8 @@ def _read_pickle(path: Path) -> Any:
     is_zip = zipfile.is_zipfile(path)
     if is_zip and _is_torchscript(path):
         raise ValueError(
-            f"{path} is a TorchScript archive, code beside weights, as OpenAI publishes CLIP. If you trust it, save its "
-            "weights alone, torch.save(torch.jit.load(path).state_dict(), other_path), and load those."
+            f"{path} is a TorchScript archive, code beside weights, as OpenAI publishes CLIP. If you trust it, save "
+            "its weights alone, torch.save(torch.jit.load(path).state_dict(), other_path), and load those."
         )
     try:
         # Only the zip format of torch 1.6 and newer can be mapped.
@@ -91,8 +91,11 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _first_line(error: Exception) -> str:
