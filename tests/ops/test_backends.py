@@ -21,6 +21,7 @@ import torch
 import kernel_check
 import rotary_check
 from attention_check import DTYPES, check, make_problem
+from depthwise_check import make_depthwise
 from pooling_attention_check import make_pooling_attention
 from pooling_check import MODES, Pool, make_pool_qkv, make_pool_tokens
 torch.set_num_threads(1)
@@ -51,6 +52,11 @@ for dtype in DTYPES:
         for head_dim in (8, 33, 96):
             problem = make_pooling_attention(*grids, head_dim=head_dim, residual=True, dtype=dtype)
             kernel_check.check(problem)
+    for kernel in ((3, 3, 3), (5, 5, 5), (3, 1, 1), (1, 3, 3), (2, 5, 4)):
+        for channels in (7, 16, 40, 100):
+            for stride in ((1, 1, 1), (1, 2, 2)):
+                kernel_check.check(make_depthwise((3, 6, 17), kernel, stride=stride, channels=channels, dtype=dtype))
+    kernel_check.check(make_depthwise((3, 6, 7), (3, 3, 3), bias=False, residual=True, channels=33, dtype=dtype))
 from vtfast import _library
 print(_library.cpu_instruction_set)
 """
@@ -152,6 +158,9 @@ def test_a_context_left_by_an_error_restores_the_backend() -> None:
 
 
 WITHOUT_DATA: dict[str, Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]] = {
+    "depthwise_conv3d": lambda x: ops.depthwise_conv3d(x.view(1, 2, 4, 4, 24), x.new_empty(24, 1, 3, 3, 3)).flatten(
+        1, 3
+    ),
     "grid_attention": lambda x: ops.grid_attention(x, (2, 4, 4), num_heads=2, block=(2, 2, 2)),
     "pool_tokens": lambda x: ops.pool_tokens(x, (2, 4, 4), kernel=3, mode="max"),
     "pool_qkv": lambda x: ops.pool_qkv(x, (2, 4, 4), num_heads=2, k=reference.TokenPool((2, 2, 2), mode="avg")),

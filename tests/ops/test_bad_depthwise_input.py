@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from operator_guards import rejects
 from torch import Tensor
 
 from vtfast import ops
@@ -85,3 +86,52 @@ def test_depthwise_conv3d(mistake: str) -> None:
     arguments = {"x": X, "weight": WEIGHT, "bias": BIAS}
     with pytest.raises(error, match=re.escape(message)):
         ops.depthwise_conv3d(**(arguments | wrong))
+
+
+OUT = zeros(2, 2, 4, 6, 8)
+
+
+@pytest.mark.every_device
+@pytest.mark.requires_native
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"x": zeros(2, 48, 8)}, "x must have 5 dimensions, got 3"),
+        ({"x": X.int()}, "x must be float32, bfloat16, float16 or float64"),
+        ({"x": zeros(2, 0, 4, 6, 8)}, "grid, kernel and stride must be at least 1"),
+        ({"x": zeros(2, 2, 4, 6, 16)}, "weight must have size 16 along dimension 0, got 8"),
+        ({"weight": zeros(8, 27)}, "weight must have 5 dimensions, got 2"),
+        ({"weight": zeros(8, 2, 3, 3, 3)}, "weight must have size 1 along dimension 1, got 2"),
+        ({"weight": WEIGHT.bfloat16()}, "weight has the wrong dtype"),
+        ({"bias": zeros(7)}, "bias must have size 8 along dimension 0, got 7"),
+        ({"bias": BIAS.bfloat16()}, "bias has the wrong dtype"),
+        ({"stride": (1, 0, 1)}, "grid, kernel and stride must be at least 1"),
+        ({"padding": (1, -1, 1)}, "padding must make the grid as large as the kernel"),
+        ({"padding": (0, 1, 1)}, "padding must make the grid as large as the kernel"),
+        ({"stride": (1, 2, 2), "residual": True}, "residual needs a convolution that keeps the grid"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_the_operator_guards_memory_by_itself(changed: dict[str, Any], message: str) -> None:
+    arguments = {"x": X, "weight": WEIGHT, "bias": BIAS, "stride": (1, 1, 1), "padding": (1, 1, 1), "residual": False}
+    rejects(torch.ops.vtfast.depthwise_conv3d.default, arguments, changed, message)
+
+
+@pytest.mark.every_device
+@pytest.mark.requires_native
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"grad_out": zeros(2, 2, 4, 5, 8)}, "grad_out must have size 6 along dimension 3, got 5"),
+        ({"grad_out": zeros(1, 2, 4, 6, 8)}, "grad_out must have size 2 along dimension 0, got 1"),
+        ({"grad_out": OUT.bfloat16()}, "grad_out has the wrong dtype"),
+        ({"x": zeros(2, 48, 8)}, "x must have 5 dimensions, got 3"),
+        ({"weight": WEIGHT.half()}, "weight has the wrong dtype"),
+        ({"wanted": [True, True]}, "wanted must have three elements"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_the_operator_of_the_gradients_guards_memory_by_itself(changed: dict[str, Any], message: str) -> None:
+    shared = {"x": X, "weight": WEIGHT, "stride": (1, 1, 1), "padding": (1, 1, 1), "residual": False}
+    arguments = {"grad_out": OUT, "wanted": [True, True, True], **shared}
+    rejects(torch.ops.vtfast.depthwise_conv3d_backward.default, arguments, changed, message)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from target import DEVICE
+from operator_guards import rejects
 from torch import Tensor
 
 from vtfast import ops
@@ -304,12 +304,3 @@ def test_the_operator_of_pooling_attention_guards_memory_by_itself(changed: dict
         "scale": 1.0,
     }
     rejects(torch.ops.vtfast.pooling_attention.default, arguments, changed, message)
-
-
-def rejects(operator: Any, arguments: dict[str, Any], changed: dict[str, Any], message: str) -> None:
-    def call(**arguments: Any) -> None:
-        operator(**{name: v.to(DEVICE) if isinstance(v, Tensor) else v for name, v in arguments.items()})
-
-    call(**arguments)
-    with pytest.raises(RuntimeError, match=message):
-        call(**(arguments | changed))

@@ -45,9 +45,22 @@ def pooling(grid, kv_stride, channels, num_heads):
         )
     out.backward(out.detach())
 
+def convolution(grid, channels, volume=False):
+    t, h, w = grid
+    if volume:
+        x = torch.randn(1, channels, t, h, w).to(memory_format=torch.channels_last_3d).permute(0, 2, 3, 4, 1)
+    else:
+        x = torch.randn(1, t, 1 + h * w, channels)[:, :, 1:].unflatten(2, (h, w))
+    weight, bias = torch.zeros(channels, 1, 3, 3, 3, requires_grad=True), torch.zeros(channels, requires_grad=True)
+    x.requires_grad_()
+    with use_backend("native"):
+        out = ops.depthwise_conv3d(x, weight, bias, residual=True)
+    return torch.autograd.grad(out, [x, weight, bias], out.detach())
+
 torch.set_num_threads(2)
 step((2, 7, 7), 32, num_heads=1, block=(2, 7, 7))
 pooling((2, 7, 7), 2, 32, 1)  # starts threads, loads libraries
+convolution((2, 7, 7), 32)
 before = peak_mib()
 {call}
 print(peak_mib() - before)
@@ -89,3 +102,9 @@ def test_pooled_queries_on_pooled_keys_hold_no_scores() -> None:
 def test_the_first_block_of_mvit_needs_little_beyond_its_inputs_and_results() -> None:
     """Two inputs, q, out, and the gradients of all four are 77 MiB; 25,089 queries on 393 keys are 38 MiB of scores."""
     assert peak_of("pooling((8, 56, 56), 8, 96, 1)") < 1.3 * 77
+
+
+@pytest.mark.parametrize("volume", [False, True], ids=["behind-cls", "channels-last-volume"])
+def test_a_convolution_copies_no_tokens(volume: bool) -> None:
+    """Input, result and gradient of the input are 147 MiB; in another layout each would be there twice."""
+    assert peak_of(f"convolution((16, 56, 56), 256, volume={volume})") < 1.1 * 147
