@@ -33,7 +33,7 @@ def add_branch(
     drop_path: StochasticDepth,
     layer_scale: Tensor | None = None,  # [C]
 ) -> Tensor:  # [B, ..., C]
-    """`residual_add` of `branch(normed)`; a branch that is neither scaled nor dropped adds `x` itself, as `residual`."""
+    """`residual_add` of `branch(normed)`; a branch neither scaled nor dropped adds `x` itself, as `residual`."""
     if drop_path.active or layer_scale is not None:
         return residual_add(x, branch(normed), drop_path, layer_scale)
     return branch(normed, residual=x)

@@ -20,6 +20,16 @@ from vtfast.models.registry import ModelConfig, create_model, list_models, model
 from vtfast.models.rollout import Rollout, rollout
 from vtfast.models.timesformer import TimeSformer, timesformer_base, timesformer_hr, timesformer_l
 from vtfast.models.timesformer_lucidrains import TimeSformerLucidrains, timesformer_lucidrains
+from vtfast.models.uniformer import UniFormer
+from vtfast.models.uniformer_light import UniFormerLight
+from vtfast.models.uniformer_variants import (
+    uniformer_b,
+    uniformer_b_split,
+    uniformer_s,
+    uniformer_s_split,
+    uniformer_xs,
+    uniformer_xxs,
+)
 from vtfast.models.video_swin import VideoSwin, swin3d_b, swin3d_b_ssv2, swin3d_l, swin3d_s, swin3d_t
 
 __all__ = [
@@ -31,6 +41,8 @@ __all__ = [
     "Rollout",
     "TimeSformer",
     "TimeSformerLucidrains",
+    "UniFormer",
+    "UniFormerLight",
     "VideoSwin",
     "create_model",
     "list_models",
@@ -57,4 +69,10 @@ __all__ = [
     "timesformer_hr",
     "timesformer_l",
     "timesformer_lucidrains",
+    "uniformer_b",
+    "uniformer_b_split",
+    "uniformer_s",
+    "uniformer_s_split",
+    "uniformer_xs",
+    "uniformer_xxs",
 ]

@@ -1,6 +1,7 @@
 """What all models share: a row of stages with a norm and a head behind it, and timm's verbs for them."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vtfast.layers import OverlappingPatchEmbed3d, PatchEmbed3d
+from vtfast.layers.batch_norm import frozen_statistics
 from vtfast.models.features import StageInfo, resolve_indices
 from vtfast.models.preprocessing import Preprocessing
 
@@ -84,9 +86,7 @@ class Backbone(nn.Module):
             ValueError: a stage that does not exist, stages out of order or none.
         """
         last = resolve_indices(indices, len(self.stage_info))[-1]
-        modules, kept = getattr(self, self.stages_name), self._stage_end(last)
-        self.pruned = ("norm.", *(f"{self.stages_name}.{i}." for i in range(kept, len(modules))))
-        setattr(self, self.stages_name, modules[:kept])
+        self.pruned = ("norm.", *self._remove_stages(last))
         self.norm = nn.Identity()
         self.num_features = self.stage_info[last].channels
         self.reset_classifier(0)
@@ -132,6 +132,12 @@ class Backbone(nn.Module):
         """How many of the modules named `stages_name` belong to this stage and those before it."""
         return stage + 1
 
+    def _remove_stages(self, behind: int) -> tuple[str, ...]:
+        """Removes the stages behind that one; returns the beginnings of their parameters' names."""
+        modules, kept = getattr(self, self.stages_name), self._stage_end(behind)
+        setattr(self, self.stages_name, modules[:kept])
+        return tuple(f"{self.stages_name}.{i}." for i in range(kept, len(modules)))
+
     def _pool(
         self,
         x: Tensor,  # [B, ..., num_features]
@@ -172,8 +178,17 @@ def rising(rate: float, count: int) -> list[float]:
     return [rate * i / max(count - 1, 1) for i in range(count)]
 
 
-def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
-    """The output of a block; with `recompute`, the backward computes its activations anew instead of keeping them."""
-    if recompute and torch.is_grad_enabled():
+def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Any:
+    """The output of a block; with `recompute`, the backward computes its activations anew instead of keeping them.
+
+    Running statistics of batch normalisation follow the first computation only.
+    """
+    if not recompute or not torch.is_grad_enabled():
+        return block(*inputs)
+    if torch.compiler.is_compiling():  # which takes no other contexts, and updates no statistics twice
         return checkpoint(block, *inputs, use_reentrant=False)
-    return block(*inputs)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), frozen_statistics(block)
+
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
