@@ -12,6 +12,7 @@ from vtfast.layers.patch_embedding import PatchEmbed3d
 from vtfast.layers.patch_merging import PatchMerging
 from vtfast.layers.pooling_attention import PoolingAttention
 from vtfast.layers.pruning_relation import PruningRelationBlock
+from vtfast.layers.query_attention import QueryAttention
 from vtfast.layers.residual import add_branch, residual_add
 from vtfast.layers.rotary import axial_rotary, frame_rotary
 from vtfast.layers.split_relation import SplitRelationBlock
@@ -34,6 +35,7 @@ __all__ = [
     "PatchMerging",
     "PoolingAttention",
     "PruningRelationBlock",
+    "QueryAttention",
     "SplitRelationBlock",
     "StochasticDepth",
     "StridedPatchEmbed3d",

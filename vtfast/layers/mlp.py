@@ -66,7 +66,7 @@ class Mlp(nn.Module):
         return out if residual is None else out + residual
 
     def _infer(self, *tensors: Tensor | None) -> Tensor:
-        return _mlp(*tensors, self.activation)  # type: ignore[arg-type]
+        return _mlp(*tensors, self.activation)  # type: ignore[arg-type, call-arg]
 
     def _train(self, *tensors: Tensor | None) -> Tensor:
         return _TrainedMlp.apply(*tensors, self.activation)

@@ -22,6 +22,7 @@ class PatchEmbed3d(nn.Module):
         embed_dim: channels of a token.
         patch_size: patch (T, H, W), in frames and pixels.
         norm: whether a LayerNorm follows.
+        bias: whether every channel of a token has a bias.
 
     Shape:
         (B, C, T, H, W) to (B, ceil(T/pt), ceil(H/ph), ceil(W/pw), embed_dim).
@@ -32,12 +33,17 @@ class PatchEmbed3d(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, embed_dim: int, patch_size: int | Sequence[int] = (2, 4, 4), norm: bool = True
+        self,
+        in_channels: int,
+        embed_dim: int,
+        patch_size: int | Sequence[int] = (2, 4, 4),
+        norm: bool = True,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.patch_size = triple(patch_size, "patch_size", 1)
-        self.proj = nn.Conv3d(in_channels, embed_dim, self.patch_size, self.patch_size)
+        self.proj = nn.Conv3d(in_channels, embed_dim, self.patch_size, self.patch_size, bias=bias)
         self.norm = nn.LayerNorm(embed_dim) if norm else nn.Identity()
 
     def forward(

@@ -44,3 +44,17 @@ class StochasticDepth(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}"
+
+
+class PositionStochasticDepth(StochasticDepth):
+    """Zeroes token positions, each in all samples and frames at once, as the published code of UniFormerV2 does.
+
+    That code drops along the first dimension of tensors (positions, samples, channels), which is meant for samples.
+    """
+
+    def sample_scale(
+        self,
+        x: Tensor,  # [..., N, C]
+    ) -> Tensor:  # [N, 1], 0 or 1 / (1 - rate)
+        """One random factor a position, in the dtype of `x`."""
+        return super().sample_scale(x.new_empty(x.shape[-2], 1))

@@ -22,6 +22,8 @@ from vtfast.models.timesformer import TimeSformer, timesformer_base, timesformer
 from vtfast.models.timesformer_lucidrains import TimeSformerLucidrains, timesformer_lucidrains
 from vtfast.models.uniformer import UniFormer
 from vtfast.models.uniformer_light import UniFormerLight
+from vtfast.models.uniformer_v2 import UniFormerV2
+from vtfast.models.uniformer_v2_variants import uniformer_v2_b16, uniformer_v2_l14, uniformer_v2_l14_336
 from vtfast.models.uniformer_variants import (
     uniformer_b,
     uniformer_b_split,
@@ -43,6 +45,7 @@ __all__ = [
     "TimeSformerLucidrains",
     "UniFormer",
     "UniFormerLight",
+    "UniFormerV2",
     "VideoSwin",
     "create_model",
     "list_models",
@@ -73,6 +76,9 @@ __all__ = [
     "uniformer_b_split",
     "uniformer_s",
     "uniformer_s_split",
+    "uniformer_v2_b16",
+    "uniformer_v2_l14",
+    "uniformer_v2_l14_336",
     "uniformer_xs",
     "uniformer_xxs",
 ]
