@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.measure import Case, Effort, Result, run_case
 
 JUDGED = "vtfast"
+# Peers with a column of their own for how many times faster the judged way is.
+NAMED = ("eager", "compile", "NCDHW")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def tabulate(
         by_way = {result.way: result for result in results}
         judged = by_way[JUDGED]
         ratios: dict[str, float | None] = {
-            **{f"x {way}": speedup(judged, by_way.get(way)) for way in peers if way in ("eager", "compile")},
+            **{f"x {way}": speedup(judged, by_way.get(way)) for way in peers if way in NAMED},
             "x best peer": best_speedup(judged, [by_way[way] for way in peers if way in by_way and way != "eager"]),
             **{f"/ {way}": excess(judged, by_way.get(way)) for way in yardsticks if not _is_gemm(way)},
             **_rates(case, judged, by_way, gemm_without_amx),

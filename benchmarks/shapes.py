@@ -270,6 +270,63 @@ FILLING_PLAIN_POOLING = tuple(replace(shape, batch=16) for shape in MVIT_V1_B_BL
 
 
 @dataclass(frozen=True)
+class ConvolutionShape:
+    """A depthwise convolution of a UniFormer or a UniFormerV2, with half the kernel of padding and stride 1.
+
+    Args:
+        name: of the place in the model.
+        grid: tokens (T, H, W).
+        channels: each with a kernel of its own.
+        kernel: (T, H, W), odd.
+        behind_cls: whether every frame of tokens begins with a cls, which takes no part.
+        batch: clips.
+    """
+
+    name: str
+    grid: Triple
+    channels: int
+    kernel: Triple = (3, 3, 3)
+    behind_cls: bool = False
+    batch: int = 1
+
+    @property
+    def num_elements(self) -> int:
+        """Of the tokens, and of the result."""
+        return self.batch * prod(self.grid) * self.channels
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of a forward, and of either gradient; what lies in the padding does not count."""
+        taps = (
+            sum(min(i, half) + min(size - 1 - i, half) + 1 for i in range(size))
+            for size, half in zip(self.grid, (k // 2 for k in self.kernel), strict=True)
+        )
+        return 2 * self.batch * self.channels * prod(taps)
+
+    def fewest_bytes(self, itemsize: int, backward: bool) -> int:
+        """Forward: reads tokens, writes the result. Backward: reads tokens and a gradient, writes that of tokens."""
+        return (5 if backward else 2) * self.num_elements * itemsize
+
+
+# The stages of uniformer_s at 16 x 224 x 224: position embeddings of 3 x 3 x 3 in all, local relations of 5 x 5 x 5 in
+# the first two.
+UNIFORMER_STAGES: tuple[tuple[Triple, int], ...] = (
+    ((8, 56, 56), 64), ((8, 28, 28), 128), ((8, 14, 14), 320), ((8, 7, 7), 512),
+)  # fmt: skip
+UNIFORMER_CONVOLUTIONS = tuple(
+    ConvolutionShape(f"{size} x {size} x {size}, {channels} channels, {' x '.join(map(str, grid))}", grid, channels,
+                     (size, size, size))
+    for size in (3, 5)
+    for grid, channels in UNIFORMER_STAGES
+)  # fmt: skip
+# Of uniformer_v2_b16 at 8 frames of 224 x 224: local relations over time, and a position embedding.
+UNIFORMER_V2_TIME = ConvolutionShape("3 x 1 x 1, 512 channels, 8 x 14 x 14", (8, 14, 14), 512, (3, 1, 1))
+UNIFORMER_V2_POSITION = ConvolutionShape(
+    "3 x 3 x 3, 768 channels, 8 x 14 x 14 behind cls", (8, 14, 14), 768, behind_cls=True
+)
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """A video backbone on a clip.
 
@@ -294,3 +351,5 @@ TIMESFORMER_L = ModelShape("timesformer_l", (1, 3, 96, 224, 224))
 TIMESFORMER_LUCIDRAINS = ModelShape("timesformer_lucidrains", (1, 3, 8, 224, 224))
 MVIT_V1_B = ModelShape("mvit_v1_b", (1, 3, 16, 224, 224))
 MVIT_V2_S = ModelShape("mvit_v2_s", (1, 3, 16, 224, 224))
+UNIFORMER_S = ModelShape("uniformer_s", (1, 3, 16, 224, 224))
+UNIFORMER_V2_B16 = ModelShape("uniformer_v2_b16", (1, 3, 8, 224, 224))

@@ -1,0 +1,146 @@
+"""Depthwise 3D convolution as PyTorch users have it: `conv3d` in either layout of memory, of volumes and of tokens.
+
+Volumes lie in the layout of the way before the clock starts, as do their gradients. Tokens lie channels last for
+everybody: "NCDHW" copies them to a contiguous volume and its result back, as published models do; "channels_last_3d"
+takes the same tokens as a view. Both then add the tokens, which vtfast does in its one pass.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.measure import Outputs, Way
+from benchmarks.shapes import ConvolutionShape
+from vtfast import ops, reference
+
+VOLUME, TOKENS = "volume", "tokens"
+
+# Of results and of gradients.
+TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (3e-2, 1e-1)}
+
+Function = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+LAYOUTS = {"NCDHW": torch.contiguous_format, "channels_last_3d": torch.channels_last_3d}
+NAMES = (*LAYOUTS, "vtfast")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The same numbers for everybody.
+
+    Args:
+        x: tokens [B, T, H, W, C], or a volume [B, C, T, H, W].
+        weight: [C, 1, kt, kh, kw].
+        bias: [C].
+        grad_out: of the result, in its layout.
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+    grad_out: Tensor
+
+    @property
+    def leaves(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.x, self.weight, self.bias
+
+    @staticmethod
+    def make(shape: ConvolutionShape, dtype: torch.dtype) -> "Inputs":
+        """Normal tokens, behind cls where the shape says so; the weight keeps their scale."""
+        generator = torch.Generator().manual_seed(0)
+        (t, h, w), taps = shape.grid, torch.Size(shape.kernel).numel()
+        weight = torch.randn(shape.channels, 1, *shape.kernel, generator=generator) * taps**-0.5
+        bias = torch.randn(shape.channels, generator=generator)
+        frames = torch.randn(shape.batch, t, 1 + h * w, shape.channels, generator=generator).to(dtype)
+        x = frames[:, :, 1:].unflatten(2, (h, w))
+        x = x if shape.behind_cls else x.contiguous()
+        grad_out = torch.randn(shape.batch, t, h, w, shape.channels, generator=generator)
+        return Inputs(x, weight.to(dtype), bias.to(dtype), grad_out.to(dtype))
+
+    def as_volume(self, layout: torch.memory_format) -> "Inputs":
+        x, grad_out = (
+            tensor.permute(0, 4, 1, 2, 3).contiguous(memory_format=layout) for tensor in (self.x, self.grad_out)
+        )
+        return Inputs(x, self.weight, self.bias, grad_out)
+
+
+def reference_outputs(shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str) -> Outputs:
+    """The result as tokens, and with the backward the gradients of tokens, weight and bias, in float64."""
+    inputs = Inputs.make(shape, dtype)
+    exact = Inputs(*(tensor.double() for tensor in (*inputs.leaves, inputs.grad_out)))
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return reference.depthwise_conv3d(x, weight, bias, residual=work == TOKENS)
+
+    return _run(function, exact, mode)
+
+
+def tolerance(dtype: torch.dtype, mode: str) -> list[float]:
+    """For each of `reference_outputs`."""
+    results, gradients = TOLERANCES[dtype]
+    return [results] if mode == "forward" else [results, *[gradients] * 3]
+
+
+def depthwise_ways(
+    shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str, names: Sequence[str] = NAMES
+) -> list[Way]:
+    """The ways of `names`, each also with " compiled", on the same numbers."""
+    return [_way(name, shape, work, dtype, mode) for name in names]
+
+
+def _way(name: str, shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str) -> Way:
+    base = name.removesuffix(" compiled")
+    inputs = Inputs.make(shape, dtype)
+    if work == VOLUME:
+        inputs = inputs.as_volume(LAYOUTS.get(base, torch.channels_last_3d))
+        function: Function = vtfast_volume if base == "vtfast" else conv3d
+    else:
+        function = vtfast_tokens if base == "vtfast" else TOKENS_IN[base]
+    if base != name:
+        function = torch.compile(function, dynamic=False)
+
+    def outputs(returned: Outputs) -> Outputs:
+        if work == TOKENS:
+            return returned
+        # The result, and the gradient of the volume.
+        return [x.permute(0, 2, 3, 4, 1) if i < 2 and x.dim() == 5 else x for i, x in enumerate(returned)]
+
+    return Way(name, lambda: _run(function, inputs, mode), outputs)
+
+
+def _run(function: Function, inputs: Inputs, mode: str) -> Outputs:
+    if mode == "forward":
+        with torch.no_grad():
+            return (function(*inputs.leaves),)
+    leaves = [leaf.detach().requires_grad_() for leaf in inputs.leaves]
+    out = function(*leaves)
+    return (out.detach(), *torch.autograd.grad(out, leaves, inputs.grad_out))
+
+
+def vtfast_volume(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What `vtfast.layers.DepthwiseConv3d` does."""
+    return ops.depthwise_conv3d(x.permute(0, 2, 3, 4, 1), weight, bias).permute(0, 4, 1, 2, 3)
+
+
+def vtfast_tokens(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return ops.depthwise_conv3d(x, weight, bias, residual=True)
+
+
+def conv3d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    kt, kh, kw = weight.shape[2:]
+    return F.conv3d(x, weight, bias, padding=(kt // 2, kh // 2, kw // 2), groups=len(weight))
+
+
+def round_trip(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    volume = conv3d(x.permute(0, 4, 1, 2, 3).contiguous(), weight, bias)
+    return x + volume.permute(0, 2, 3, 4, 1).contiguous()
+
+
+def as_view(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x + conv3d(x.permute(0, 4, 1, 2, 3), weight, bias).permute(0, 2, 3, 4, 1)
+
+
+TOKENS_IN: dict[str, Function] = {"NCDHW": round_trip, "channels_last_3d": as_view}
