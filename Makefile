@@ -58,10 +58,11 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.build
 	$(PIP) --no-build-isolation --editable ".[demo]"
 	touch $@
 
-# torchvision, an oracle of the tests, would ask for exactly its own torch.
+# Oracles of the tests: torchvision would ask for exactly its own torch, and mmaction2, of which they run two files, for
+# most of OpenMMLab.
 $(VENV)/.test: pyproject.toml | $(VENV)/.build
 	$(PIP) --no-build-isolation --editable ".[test]"
-	$(PIP) --no-deps torchvision==0.28.0
+	$(PIP) --no-deps torchvision==0.28.0 mmaction2==1.2.0
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.test

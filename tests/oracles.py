@@ -67,7 +67,7 @@ def small_torchvision_swin(num_classes: int = SMALL_SWIN["num_classes"]) -> nn.M
 
 
 def randomise(model: Model, seed: int) -> Model:
-    """Weights that keep the scale of the activations, and biases, norms and tables far from zero and one."""
+    """Weights that keep the scale of the activations; biases, norms, statistics and tables far from zero and one."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(parameter: Tensor, std: float, mean: float = 0.0) -> None:
@@ -83,6 +83,11 @@ def randomise(model: Model, seed: int) -> Model:
                 normal(parameter, 0.5)
             else:
                 normal(parameter, 0.2, mean=1.0)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                normal(buffer, 0.5)
+            elif name.endswith("running_var"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     return model
 
 
