@@ -1,6 +1,7 @@
 """UniFormer weights of mmaction2; those of Kinetics have their classes in the order of its own lists.
 
-The norms of its blocks with attention have an epsilon of 1e-5. The authors, whose weights they are, and vtfast have 1e-6.
+The norms of its blocks with attention have an epsilon of 1e-5; those of the authors, whose weights they are, and of
+vtfast 1e-6.
 """
 
 from collections.abc import Mapping
