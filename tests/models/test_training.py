@@ -10,6 +10,7 @@ import torch
 from oracles import small_mvit, small_mvit_v2, small_swin, small_timesformer
 from target import DEVICE
 from torch import Tensor, nn
+from uniformer_oracles import small_uniformer
 
 from vtfast import use_backend
 
@@ -30,6 +31,7 @@ def timesformer(attention_type: str) -> Family:
     return Family(partial(small_timesformer, attention_type=attention_type), (3, 48, 48), "blocks.0")
 
 
+UNIFORMER = Family(small_uniformer, (4, 64, 64), "blocks1.0")
 SWIN = Family(small_swin, (6, 40, 52), "stages.0.blocks.0")
 MVIT, MVIT_V2 = (
     Family(partial(build, drop_rate=0.0), (4, 32, 32), "blocks.0") for build in (small_mvit, small_mvit_v2)
@@ -51,8 +53,17 @@ def flat(tensors: dict[str, Tensor]) -> Tensor:
 @pytest.mark.every_device
 @pytest.mark.parametrize(
     ("family", "drop_path_rate"),
-    [(SWIN, 0.0), (SWIN, 0.5), (DIVIDED, 0.0), (DIVIDED, 0.5), (AXIAL, 0.5), (MVIT_V2, 0.0), (MVIT_V2, 0.5)],
-    ids=["swin-0", "swin-0.5", "divided-0", "divided-0.5", "axial-0.5", "mvit-0", "mvit-0.5"],
+    [
+        (SWIN, 0.0),
+        (SWIN, 0.5),
+        (DIVIDED, 0.0),
+        (DIVIDED, 0.5),
+        (AXIAL, 0.5),
+        (MVIT_V2, 0.0),
+        (MVIT_V2, 0.5),
+        (UNIFORMER, 0.5),
+    ],
+    ids=["swin-0", "swin-0.5", "divided-0", "divided-0.5", "axial-0.5", "mvit-0", "mvit-0.5", "uniformer-0.5"],
 )
 def test_activation_checkpointing_keeps_the_gradients(family: Family, drop_path_rate: float) -> None:
     model, clip = family.build(drop_path_rate=drop_path_rate, proj_drop_rate=drop_path_rate / 5).train(), family.clip()
@@ -81,6 +92,7 @@ def test_activation_checkpointing_keeps_the_gradients(family: Family, drop_path_
         pytest.param(MVIT, torch.bfloat16, id="mvit-bfloat16"),
         pytest.param(MVIT_V2, torch.bfloat16, id="mvit-v2-bfloat16"),
         pytest.param(MVIT_V2, torch.float16, id="mvit-v2-float16"),
+        pytest.param(UNIFORMER, torch.bfloat16, id="uniformer-bfloat16"),
     ],
 )
 def test_low_precision_weights(family: Family, dtype: torch.dtype) -> None:
@@ -96,7 +108,9 @@ def test_low_precision_weights(family: Family, dtype: torch.dtype) -> None:
 
 @pytest.mark.every_device
 @pytest.mark.requires_native
-@pytest.mark.parametrize("family", [SWIN, DIVIDED, MVIT, MVIT_V2], ids=["swin", "divided", "mvit", "mvit-v2"])
+@pytest.mark.parametrize(
+    "family", [SWIN, DIVIDED, MVIT, MVIT_V2, UNIFORMER], ids=["swin", "divided", "mvit", "mvit-v2", "uniformer"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_are_as_good_as_those_of_plain_pytorch(family: Family, dtype: torch.dtype) -> None:
     model, exact_model, clip = family.build().to(dtype), family.build().double(), family.clip()
@@ -109,8 +123,15 @@ def test_gradients_are_as_good_as_those_of_plain_pytorch(family: Family, dtype: 
 @pytest.mark.every_device
 @pytest.mark.parametrize(
     ("family", "training"),
-    [(SWIN, False), (DIVIDED, False), (DIVIDED, True), (MVIT, False), (MVIT_V2, True)],
-    ids=["swin-evaluation", "divided-evaluation", "divided-training", "mvit-evaluation", "mvit-v2-training"],
+    [(SWIN, False), (DIVIDED, False), (DIVIDED, True), (MVIT, False), (MVIT_V2, True), (UNIFORMER, False)],
+    ids=[
+        "swin-evaluation",
+        "divided-evaluation",
+        "divided-training",
+        "mvit-evaluation",
+        "mvit-v2-training",
+        "uniformer",
+    ],
 )
 def test_autocast_runs_the_products_in_bfloat16(family: Family, training: bool) -> None:
     model, clip = family.build(drop_path_rate=0.2 * training).train(training), family.clip()

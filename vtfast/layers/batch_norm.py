@@ -48,18 +48,19 @@ def fold_into_previous(layer: nn.Conv3d, norm: nn.Module) -> nn.Module:
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """While it lasts, batch normalisation inside `module` does not update its running statistics.
+    """While it lasts, batch normalisation inside `module` updates copies of its running statistics.
 
     For the second of two equal forwards, as in activation checkpointing.
     """
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+    kept = [dict(norm.named_buffers(recurse=False)) for norm in norms]
     try:
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update(buffers)
 
 
 def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:  # each [C], float64

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtfast.layers.depthwise_conv3d import DepthwiseConv3d
 from vtfast.layers.divided_attention import DividedAttention
+from vtfast.layers.dynamic_position import add_positions
 from vtfast.layers.local_relation import layer_scales
 from vtfast.layers.mlp import Mlp
 from vtfast.layers.residual import add_branch
@@ -65,7 +66,7 @@ class GlobalRelationBlock(nn.Module):
         self,
         x: Tensor,  # [B, T, H, W, C]
     ) -> Tensor:  # [B, T, H, W, C]
-        x = self.pos_embed.tokens(x, residual=True)
+        x = add_positions(x, self.pos_embed)
         attention = partial(self.attn, grid=grid_of(x), num_prefix=0)
         x = add_branch(x, attention, self.norm1(x), self.drop_path, self.gamma_1)
         return add_branch(x, self.mlp, self.norm2(x), self.drop_path, self.gamma_2)

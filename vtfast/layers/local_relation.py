@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vtfast.layers.batch_norm import batch_norm, fold_into_next
 from vtfast.layers.depthwise_conv3d import DepthwiseConv3d
+from vtfast.layers.dynamic_position import add_positions
 from vtfast.layers.linear import linear
 from vtfast.layers.mlp import Mlp
 from vtfast.layers.residual import add_branch
@@ -54,7 +55,7 @@ class LocalRelationBlock(nn.Module):
         self,
         x: Tensor,  # [B, T, H, W, C]
     ) -> Tensor:  # [B, T, H, W, C]
-        x = self.pos_embed.tokens(x, residual=True)
+        x = add_positions(x, self.pos_embed)
         x = add_branch(x, self._aggregate, batch_norm(x, self.norm1), self.drop_path, self.gamma_1)
         return add_branch(x, self.mlp, batch_norm(x, self.norm2), self.drop_path, self.gamma_2)
 

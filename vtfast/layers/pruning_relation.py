@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vtfast.layers.depthwise_conv3d import DepthwiseConv3d
+from vtfast.layers.dynamic_position import add_positions
 from vtfast.layers.global_relation import EPS
 from vtfast.layers.local_relation import layer_scales
 from vtfast.layers.mlp import Mlp
@@ -72,7 +73,7 @@ class PruningRelationBlock(nn.Module):
         cls: Tensor,  # [B, 1, C]
         scores: Tensor | None = None,  # [B, T*H*W]; None in the first block, which takes all tokens
     ) -> tuple[Tensor, Tensor, Tensor]:  # as the inputs
-        x = self.pos_embed.tokens(x, residual=True)
+        x = add_positions(x, self.pos_embed)
         tokens = x.flatten(1, 3)
         if self.keep == 1.0 or scores is None:
             tokens, cls, scores = self._take_all(tokens, cls, scores)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vtfast.layers.divided_attention import DividedAttention
+from vtfast.layers.dynamic_position import add_positions
 from vtfast.layers.global_relation import EPS, GlobalRelationBlock, grid_of
 from vtfast.layers.residual import add_branch
 from vtfast.ops._arguments import Triple
@@ -63,7 +64,7 @@ class SplitRelationBlock(GlobalRelationBlock):
         self,
         x: Tensor,  # [B, T, H, W, C]
     ) -> Tensor:  # [B, T, H, W, C]
-        x = self.pos_embed.tokens(x, residual=True)
+        x = add_positions(x, self.pos_embed)
         batch, t, h, w, _ = x.shape
         over_time = self._attend(x, self.t_attn, self.t_norm(x), (batch, 1, h, w, 1))
         x = self._attend(x, self.attn, self.norm1(over_time), (batch, t, 1, 1, 1), self.gamma_1)
