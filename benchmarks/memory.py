@@ -15,6 +15,8 @@ from benchmarks.peers import core_ways
 from benchmarks.shapes import SWIN3D_T_STAGES, ModelShape, SpaceTimeShape, WindowShape
 from benchmarks.space_time_peers import space_time_ways
 from benchmarks.timesformer_upstream import LUCIDRAINS, best_upstream
+from benchmarks.uniformer_peers import UNIFORMER
+from benchmarks.uniformer_v2_upstream import MMACTION2_UNIFORMER_V2
 from benchmarks.upstream import TORCHVISION, Upstream, clip_of, forward_way, training_way
 from vtfast.cli.memory import peak_memory
 
@@ -122,7 +124,7 @@ def _model_work(step: Step) -> tuple[Work, Work]:
     def work(shape: ModelShape) -> Work:
         upstream = _upstream_of(step.model)
         model = upstream.make(shape) if step.way == "eager" else upstream.ours(shape)
-        model.train(step.work == TRAINING)
+        upstream.in_mode(model, training=step.work == TRAINING)
         if step.checkpointing:
             enable: Callable[[], None] = getattr(
                 model, "set_grad_checkpointing" if step.way == "vtfast" else "gradient_checkpointing_enable"
@@ -141,6 +143,10 @@ def _upstream_of(model: str) -> Upstream:
         return LUCIDRAINS
     if model.startswith("mvit"):
         return TORCHVISION_MVIT
+    if model.startswith("uniformer_v2"):
+        return MMACTION2_UNIFORMER_V2
+    if model.startswith("uniformer"):
+        return UNIFORMER
     return best_upstream() if model.startswith("timesformer") else TORCHVISION
 
 

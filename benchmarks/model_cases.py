@@ -53,13 +53,17 @@ def _ways(scope: Scope, shape: ModelShape, upstream: Upstream, work: str) -> lis
     theirs = upstream.make(shape)
     ours = upstream.ours(shape, theirs)
     dtype = torch.bfloat16 if work in (PURE_BFLOAT16, AUTOCAST) else torch.float32
-    linears = linear_layers_way(theirs, clip_of(shape), dtype, training=work == TRAINING)
+    # In evaluation mode, or batch normalisation would learn from the clip.
+    linears = linear_layers_way(theirs.eval(), clip_of(shape), dtype, training=work == TRAINING)
     for model in (theirs, ours):
-        model.to(torch.bfloat16 if work == PURE_BFLOAT16 else torch.float32).train(work == TRAINING)
+        model.to(torch.bfloat16 if work == PURE_BFLOAT16 else torch.float32)
+        upstream.in_mode(model, training=work == TRAINING)
     models = {"eager": theirs}
     if scope.compile:
         models["compile"] = torch.compile(theirs, dynamic=False)
     models |= {name: patch(theirs) for name, patch in upstream.patched.items()}
+    if scope.compile:
+        models |= {f"{name} compiled": torch.compile(models[name], dynamic=False) for name in upstream.compiled}
     models["vtfast"] = ours
     if scope.compile and work == FORWARD:
         models["vtfast compiled"] = torch.compile(ours, dynamic=False)
@@ -71,7 +75,7 @@ def _ways(scope: Scope, shape: ModelShape, upstream: Upstream, work: str) -> lis
 def _reference(shape: ModelShape, upstream: Upstream, work: str) -> Outputs:
     theirs = upstream.make(shape)
     rename = upstream.rename(upstream.ours(shape, theirs))
-    exact = in_float64(theirs).train(work == TRAINING)
+    exact = upstream.in_mode(in_float64(theirs), training=work == TRAINING)
     way = _way("float64", exact, clip_of(shape).double(), TRAINING if work == TRAINING else FORWARD, rename)
     assert way.outputs is not None
     return way.outputs(way.run())

@@ -3,7 +3,7 @@
 import copy
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +61,8 @@ class Upstream:
             takes clips (B, C, T, H, W) and returns logits.
         convert: entries under the upstream's names (weights, gradients) -> under those of a model of vtfast.
         patched: what else users make of the model: name of the way -> the model changed, in a copy.
+        compiled: names of `patched` that also take part compiled.
+        in_training: a model of either -> the same in the mode of a training step.
         options: of vtfast's model, for the same sizes and the same behaviour in training.
         compared: gradients under vtfast's names -> what is compared of them.
     """
@@ -69,6 +71,8 @@ class Upstream:
     make: Callable[[ModelShape], nn.Module]
     convert: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]]
     patched: Mapping[str, Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
+    compiled: Sequence[str] = ()
+    in_training: Callable[[nn.Module], nn.Module] = nn.Module.train
     options: Callable[[ModelShape], Mapping[str, Any]] = lambda shape: {"drop_path_rate": 0.0}
     compared: Rename = dict
 
@@ -76,6 +80,10 @@ class Upstream:
         """The model of vtfast, with the weights of `theirs` if given."""
         weights = theirs and theirs.state_dict()
         return vtfast.create_model(shape.model, checkpoint=weights, **self.options(shape), **shape.config)
+
+    def in_mode(self, model: nn.Module, training: bool) -> nn.Module:
+        """The model, ready for a training step or for inference."""
+        return self.in_training(model) if training else model.eval()
 
     def rename(self, ours: nn.Module) -> Rename:
         """Gradients by the upstream's names, or by vtfast's -> what is compared of them, by vtfast's."""
@@ -172,7 +180,7 @@ def linear_layers_way(model: nn.Module, clip: Tensor, dtype: torch.dtype, traini
 
 
 class _RecordLinear(TorchFunctionMode):
-    """Notes the input size and the parameters of every linear layer."""
+    """Notes the input size and the parameters of every linear layer, convolutions of single tokens among them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,4 +191,7 @@ class _RecordLinear(TorchFunctionMode):
         if func is F.linear:
             x, weight, *rest = args
             self.calls.append((tuple(x.shape), weight, rest[0] if rest else kwargs.get("bias")))
+        elif func is torch.conv3d and args[1].shape[1:].numel() == args[0].shape[1]:
+            x, weight, bias = args[:3]
+            self.calls.append(((len(x), *x.shape[2:], x.shape[1]), weight.flatten(1), bias))
         return func(*args, **kwargs)

@@ -5,7 +5,16 @@ from dataclasses import asdict, replace
 from benchmarks.memory import FORWARD, TRAINING, WINDOWS, Step, core_shape, peak_of
 from benchmarks.report import Section
 from benchmarks.scope import Scope
-from benchmarks.shapes import MVIT_V1_B, MVIT_V2_S, SWIN3D_T, TIMESFORMER_BASE, TIMESFORMER_L, ModelShape
+from benchmarks.shapes import (
+    MVIT_V1_B,
+    MVIT_V2_S,
+    SWIN3D_T,
+    TIMESFORMER_BASE,
+    TIMESFORMER_L,
+    UNIFORMER_S,
+    UNIFORMER_V2_B16,
+    ModelShape,
+)
 
 ALLOCATORS = ("default",)
 
@@ -46,6 +55,9 @@ def _steps(scope: Scope) -> list[tuple[str, Step]]:
         step(SWIN3D_T, TRAINING),
         step(MVIT_V2_S, TRAINING),
         step(MVIT_V1_B, TRAINING),
+        step(UNIFORMER_S, FORWARD),
+        step(UNIFORMER_S, TRAINING),
+        step(UNIFORMER_V2_B16, FORWARD),
         step(TIMESFORMER_BASE, TRAINING),
         step(TIMESFORMER_L, FORWARD),
         step(TIMESFORMER_L, TRAINING, checkpointing=True),

@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.measure import Effort, NotSupportedError, run_case
+from benchmarks.model_cases import FORWARD, TRAINING, model_cases
+from benchmarks.scope import Scope
+from benchmarks.shapes import ModelShape
+from benchmarks.uniformer_peers import UNIFORMER, with_channels_last
+from benchmarks.uniformer_v2_upstream import MMACTION2_UNIFORMER_V2
+from benchmarks.upstream import _RecordLinear, clip_of
+
+SMALL = ModelShape(
+    "uniformer_s",
+    (1, 3, 4, 64, 64),
+    {"depths": (1, 1, 2, 1), "embed_dims": (8, 16, 16, 24), "head_dim": 8, "num_classes": 7},
+)
+SMALL_V2 = ModelShape(
+    "uniformer_v2_b16",
+    (1, 3, 4, 48, 48),
+    {"image_size": 48, "embed_dim": 24, "depth": 3, "num_heads": 3, "global_depth": 2, "num_classes": 7},
+)
+
+
+@pytest.fixture(autouse=True)
+def mmaction2() -> None:
+    try:
+        UNIFORMER.make(SMALL)
+    except NotSupportedError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("work", [FORWARD, TRAINING])
+@pytest.mark.parametrize(("shape", "upstream"), [(SMALL, UNIFORMER), (SMALL_V2, MMACTION2_UNIFORMER_V2)])
+def test_all_models_compute_the_same(shape, upstream, work):
+    (case,) = [case for case in model_cases(Scope(False, 2, compile=False), shape, upstream) if case.name == work]
+    results = {result.way: result for result in run_case(case, Effort(0.0, 1, 1))}
+    compared = {"eager", *upstream.patched, "vtfast"}
+    assert set(results) == {*compared, "linear layers"}
+    assert {way for way, result in results.items() if result.agrees} == compared
+
+
+def test_the_training_step_reaches_the_first_layer():
+    model = UNIFORMER.in_mode(UNIFORMER.make(SMALL), training=True)
+    assert model.training
+    assert not model.backbone.norm.training
+    assert model.backbone.blocks1[0].norm1.training
+    model(clip_of(SMALL)).square().sum().backward()
+    assert model.backbone.patch_embed1.proj.weight.grad.abs().max() > 1e-4
+    assert not UNIFORMER.in_mode(model, training=False).training
+
+
+def test_between_channels_last_convolutions_nothing_is_copied():
+    """Every block reads and writes that layout."""
+    model, seen = with_channels_last(UNIFORMER.make(SMALL)), []
+    for stage in range(1, 5):
+        for block in getattr(model.backbone, f"blocks{stage}"):
+            block.register_forward_hook(lambda block, args, out: seen.extend([args[0], out]))
+    with torch.no_grad():
+        model(clip_of(replace(SMALL, clip=(1, 3, 4, 96, 96))))
+    assert len(seen) == 10
+    assert all(x.is_contiguous(memory_format=torch.channels_last_3d) for x in seen)
+
+
+def test_convolutions_of_single_tokens_are_linear_layers():
+    """Four in each block of local relations, four in each of attention, and the head."""
+    recorder = _RecordLinear()
+    with torch.no_grad(), recorder:
+        UNIFORMER.make(SMALL)(clip_of(SMALL))
+    assert len(recorder.calls) == 4 * 2 + 4 * 3 + 1
+    assert [size for size, _, _ in recorder.calls[:4]] == [(1, 2, 16, 16, 8)] * 3 + [(1, 2, 16, 16, 32)]
+    assert [tuple(weight.shape) for _, weight, _ in recorder.calls[:4]] == [(8, 8), (8, 8), (32, 8), (8, 32)]
