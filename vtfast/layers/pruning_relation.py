@@ -104,7 +104,8 @@ class PruningRelationBlock(nn.Module):
         weights = (others / others.sum(dim=1, keepdim=True)).to(x.dtype)
         sequence = torch.cat([cls, x.gather(1, rows), weights[:, None] @ x], dim=1)
         sequence, fast, attention = self._transform(sequence)
-        x = (x + fast).scatter(1, rows, sequence[:, 1:-1].to(fast.dtype))
+        x = x + fast
+        x = x.scatter(1, rows, sequence[:, 1:-1].to(x.dtype))
         # A single other token stands for itself: its score is known, and the published code updates it.
         updated = order if count - kept == 1 else best
         attention = attention[:, : updated.shape[1]]
