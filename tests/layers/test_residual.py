@@ -33,3 +33,13 @@ def test_a_branch_adds_the_residual_itself_unless_it_may_be_dropped(rate: float)
     torch.testing.assert_close(total, x if rate else 3 * x + 2)
     assert len(calls) == 1
     assert calls[0] is (None if rate else x)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_layer_scale(rate: float) -> None:
+    """A factor for each channel of the branch, under stochastic depth too; the residual is added to the product."""
+    x, branch, scale = torch.randn(64, 5, 8), torch.randn(64, 5, 8), torch.randn(8)
+    total = add_branch(x, lambda normed: branch, x, StochasticDepth(rate), scale)
+    dropped = (total == x).flatten(1).all(dim=1)
+    assert (0 < dropped.sum() < 64) == (rate > 0)
+    torch.testing.assert_close(total[~dropped], (x + branch * scale / (1 - rate))[~dropped])
