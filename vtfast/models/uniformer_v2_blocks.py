@@ -41,8 +41,10 @@ class TemporalRelation(nn.Module):
     def forward(
         self,
         x: Tensor,  # [B, T, H, W, C]
+        residual: Tensor | None = None,  # [B, T, H, W, C]
     ) -> Tensor:  # [B, T, H, W, C]
-        return linear(self.conv.tokens(linear(batch_norm(x, self.norm), self.reduce)), self.expand)
+        reduced = linear(batch_norm(x, self.norm), self.reduce)
+        return linear(self.conv.tokens(reduced), self.expand, residual=residual)
 
     def fold_norm(self) -> None:
         """Makes the normalisation part of the linear layer behind it, for evaluation."""
@@ -98,8 +100,9 @@ class Block(nn.Module):
         """Local relations of all tokens but cls."""
         if relation is None:
             return x
-        patches = x[:, :, 1:].unflatten(2, grid[1:])
-        patches = residual_add(patches, relation(patches), self.local_drop_path)
+        # The normalisation of a contiguous copy is so much faster that the copy pays.
+        patches = x[:, :, 1:].unflatten(2, grid[1:]).contiguous()
+        patches = add_branch(patches, relation, patches, self.local_drop_path)
         return torch.cat([x[:, :, :1], patches.flatten(2, 3)], dim=2)
 
     def _attend(
