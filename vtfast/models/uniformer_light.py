@@ -161,7 +161,7 @@ class UniFormerLight(UniFormerStages):
             if stage < 2:
                 x = self._run_blocks(stage, x)
             else:
-                cls = self.cls_token.expand(len(x), -1, -1) if cls is None else self.cls_upsample(cls)
+                cls = self.cls_token.expand(x.shape[0], -1, -1) if cls is None else self.cls_upsample(cls)
                 for block in self._blocks(stage):
                     x, cls, scores = run_block(block, x, cls, scores, recompute=self.grad_checkpointing)
             if stage in wanted:
