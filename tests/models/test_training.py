@@ -11,6 +11,7 @@ from oracles import small_mvit, small_mvit_v2, small_swin, small_timesformer
 from target import DEVICE
 from torch import Tensor, nn
 from uniformer_oracles import small_uniformer
+from uniformer_v2_oracles import SIZE, small_uniformer_v2
 
 from vtfast import use_backend
 
@@ -31,6 +32,9 @@ def timesformer(attention_type: str) -> Family:
     return Family(partial(small_timesformer, attention_type=attention_type), (3, 48, 48), "blocks.0")
 
 
+UNIFORMER_V2 = Family(
+    partial(small_uniformer_v2, design="temporal", drop_rate=0.0, mlp_drop_rate=0.0), SIZE, "blocks.0"
+)
 UNIFORMER = Family(small_uniformer, (4, 64, 64), "blocks1.0")
 SWIN = Family(small_swin, (6, 40, 52), "stages.0.blocks.0")
 MVIT, MVIT_V2 = (
@@ -93,6 +97,8 @@ def test_activation_checkpointing_keeps_the_gradients(family: Family, drop_path_
         pytest.param(MVIT_V2, torch.bfloat16, id="mvit-v2-bfloat16"),
         pytest.param(MVIT_V2, torch.float16, id="mvit-v2-float16"),
         pytest.param(UNIFORMER, torch.bfloat16, id="uniformer-bfloat16"),
+        pytest.param(UNIFORMER_V2, torch.bfloat16, id="uniformer-v2-bfloat16"),
+        pytest.param(UNIFORMER_V2, torch.float16, id="uniformer-v2-float16"),
     ],
 )
 def test_low_precision_weights(family: Family, dtype: torch.dtype) -> None:
@@ -109,7 +115,9 @@ def test_low_precision_weights(family: Family, dtype: torch.dtype) -> None:
 @pytest.mark.every_device
 @pytest.mark.requires_native
 @pytest.mark.parametrize(
-    "family", [SWIN, DIVIDED, MVIT, MVIT_V2, UNIFORMER], ids=["swin", "divided", "mvit", "mvit-v2", "uniformer"]
+    "family",
+    [SWIN, DIVIDED, MVIT, MVIT_V2, UNIFORMER, UNIFORMER_V2],
+    ids=["swin", "divided", "mvit", "mvit-v2", "uniformer", "uniformer-v2"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_are_as_good_as_those_of_plain_pytorch(family: Family, dtype: torch.dtype) -> None:
@@ -123,7 +131,15 @@ def test_gradients_are_as_good_as_those_of_plain_pytorch(family: Family, dtype: 
 @pytest.mark.every_device
 @pytest.mark.parametrize(
     ("family", "training"),
-    [(SWIN, False), (DIVIDED, False), (DIVIDED, True), (MVIT, False), (MVIT_V2, True), (UNIFORMER, False)],
+    [
+        (SWIN, False),
+        (DIVIDED, False),
+        (DIVIDED, True),
+        (MVIT, False),
+        (MVIT_V2, True),
+        (UNIFORMER, False),
+        (UNIFORMER_V2, False),
+    ],
     ids=[
         "swin-evaluation",
         "divided-evaluation",
@@ -131,6 +147,7 @@ def test_gradients_are_as_good_as_those_of_plain_pytorch(family: Family, dtype: 
         "mvit-evaluation",
         "mvit-v2-training",
         "uniformer",
+        "uniformer-v2",
     ],
 )
 def test_autocast_runs_the_products_in_bfloat16(family: Family, training: bool) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vtfast.layers import DepthwiseConv3d, DividedAttention, Mlp, StochasticDepth, add_branch, residual_add
 from vtfast.layers.batch_norm import batch_norm, fold_into_next
+from vtfast.layers.dynamic_position import add_positions
 from vtfast.layers.linear import linear
 from vtfast.layers.query_attention import QueryAttention
 from vtfast.layers.stochastic_depth import PositionStochasticDepth
@@ -155,7 +156,7 @@ class GlobalBlock(nn.Module):
         extra: Tensor | None = None,  # [B, E, C]
     ) -> Tensor:  # [B, Q, C]
         """The queries after they read `x`, and with it further tokens `extra` if given."""
-        patches = self.dpe.tokens(x[:, :, 1:].unflatten(2, grid[1:]), residual=True)
+        patches = add_positions(x[:, :, 1:].unflatten(2, grid[1:]), self.dpe)
         contexts = [self.ln_3(patches).flatten(1, 3), self.ln_3(x[:, :, 0])]
         if extra is not None:
             contexts.append(self.ln_3(extra))
