@@ -53,6 +53,7 @@ def clip(batch: int, *size: int) -> Tensor:
         pytest.param(SHALLOW_MVIT, MVIT_SIZES, id="mvit"),
         pytest.param(SHALLOW_MVIT_V2, MVIT_SIZES, id="mvit-v2"),
         pytest.param(SHALLOW_UNIFORMER, UNIFORMER_SIZES, id="uniformer"),
+        pytest.param(SHALLOW_UNIFORMER_V2, ((2, 4, 64, 80), (3, 6, 96, 64), (4, 8, 80, 112)), id="uniformer-v2"),
     ],
 )
 def test_one_graph_for_many_sizes(build: Callable[[], nn.Module], sizes: tuple[tuple[int, ...], ...]) -> None:
@@ -91,6 +92,7 @@ def test_compiled_gradients(build: Callable[[], nn.Module], size: tuple[int, ...
         pytest.param(small_timesformer, (3, 48, 48), id="timesformer"),
         pytest.param(small_mvit_v2, (6, 24, 40), id="mvit"),
         pytest.param(small_uniformer_light, (4, 40, 64), id="uniformer-light"),
+        pytest.param(SHALLOW_UNIFORMER_V2, (4, 48, 48), id="uniformer-v2"),
     ],
 )
 def test_export(build: Callable[[], nn.Module], size: tuple[int, ...]) -> None:
