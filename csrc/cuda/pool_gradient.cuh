@@ -15,7 +15,8 @@ struct NormGradient {
   RowSums scale, shift;
 
   __device__ NormGradient(const PoolKernelParams& p, bool wanted)
-      : scale(p, Shared<float>(p.table_bytes)), shift(p, Shared<float>(p.table_bytes + RowSums::kBytes)) {
+      : scale(p.block_rows, p.lanes, Shared<float>(p.table_bytes)),
+        shift(p.block_rows, p.lanes, Shared<float>(p.table_bytes + RowSums::kBytes)) {
     if (!wanted) return;
     const float zeros[kChannels] = {};
     scale.set(zeros);

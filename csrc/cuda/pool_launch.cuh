@@ -4,21 +4,9 @@
 #include "cuda/launch.cuh"
 #include "pool_maximum.cuh"
 #include "pool_plan.h"
+#include "with_type.cuh"
 
 namespace vtfast::cuda {
-
-// Calls run(T{}).
-template <class Run>
-void with_type(DataType type, const Run& run) {
-  switch (type) {
-    case DataType::kBFloat16:
-      return run(BFloat16{});
-    case DataType::kFloat16:
-      return run(Float16{});
-    default:
-      return run(float{});
-  }
-}
 
 // Calls run(Pool{}) with what computes weighted sums by this window.
 template <class T, Flow kFlow, class Run>

@@ -1,8 +1,7 @@
-// Sums over all targets, in an order that depends on sizes alone: a block leaves those of its own, another kernel adds
-// the blocks up.
+// Sums over all targets, in an order that depends on sizes alone: a block leaves those of its own (column_sums.h adds
+// the blocks up).
 #pragma once
 
-#include "block_sum.cuh"
 #include "pool_row.cuh"
 #include "shared.cuh"
 
@@ -13,8 +12,7 @@ class RowSums {
  public:
   static constexpr int kBytes = kChannels * kPoolThreads * 4;
 
-  __device__ RowSums(const PoolKernelParams& p, Shared<float> shared)
-      : shared_(shared), rows_(p.block_rows), lanes_(p.lanes) {}
+  __device__ RowSums(int rows, int lanes, Shared<float> shared) : shared_(shared), rows_(rows), lanes_(lanes) {}
 
   __device__ void set(const float (&values)[kChannels]) const {
 #pragma unroll
@@ -42,23 +40,6 @@ class RowSums {
  private:
   const Shared<float> shared_;
   const int rows_, lanes_;
-};
-
-// The sums of the columns of partial sums [rows, stride]; without columns, none.
-struct ColumnSums {
-  static constexpr int kColumns = 8;  // of a block; divides their number
-
-  const float* partials;
-  float* sums;
-  int64_t rows, stride, columns;
-
-  VTFAST_HOST_DEVICE int64_t num_blocks() const { return columns / kColumns; }
-};
-
-struct ColumnSumsParams {
-  ColumnSums sums[3];
-
-  int64_t num_blocks() const { return sums[0].num_blocks() + sums[1].num_blocks() + sums[2].num_blocks(); }
 };
 
 }  // namespace vtfast::cuda

@@ -1,21 +1,10 @@
+#include "column_sums.h"
 #include "pool_backward.h"
 #include "pool_launch.cuh"
 #include "pool_weight_gradient.cuh"
 
 namespace vtfast::cuda {
 namespace {
-
-__global__ void __launch_bounds__(kSumThreads) column_sums_kernel(const __grid_constant__ ColumnSumsParams p) {
-  int64_t block = blockIdx.x;
-  int i = 0;
-  while (block >= p.sums[i].num_blocks()) block -= p.sums[i++].num_blocks();
-  const ColumnSums& sums = p.sums[i];
-  const int64_t first = block * ColumnSums::kColumns;
-  sum_rows(
-      sums.rows, ColumnSums::kColumns, Shared<float>(0).address(),
-      [&](int64_t row, int column) { return sums.partials[row * sums.stride + first + column]; },
-      [&](int column, float sum) { sums.sums[first + column] = sum; });
-}
 
 Divisor num_tiles(const PoolAxis& axis, int64_t taps) {
   return Divisor(static_cast<int>((axis.kernel + taps - 1) / taps));
@@ -59,7 +48,7 @@ void add_partials(const PoolBackward& b, int64_t of_norm, int64_t of_weights) {
   const ColumnSumsParams k{{columns(scale, of_norm, 2 * head_dim, head_dim, b.gradients.d_norm_weight),
                             columns(shift, of_norm, 2 * head_dim, head_dim, b.gradients.d_norm_bias),
                             columns(b.layout.weight_partials, of_weights, weights, weights, b.gradients.d_weight)}};
-  launch(column_sums_kernel, k.num_blocks(), kSumThreads, kSumThreads * sizeof(float), b.stream, k);
+  sum_columns(k, b.stream);
 }
 
 }  // namespace vtfast::cuda

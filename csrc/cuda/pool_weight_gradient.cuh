@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
     const PoolRow row(windows, step, 1, Sums::kWindows);
     if (row.exists) sums.add(p, tile, row);
   }
-  const RowSums of_rows(windows, Shared<float>(0));
+  const RowSums of_rows(windows.block_rows, windows.lanes, Shared<float>(0));
   float* partials = p.partials + int64_t{tile.slab} * windows.head_dim() * windows.num_taps;
 #pragma unroll
   for (int i = 0; i < kTapTile * kTapTile; ++i) {

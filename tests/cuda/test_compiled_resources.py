@@ -116,7 +116,7 @@ import ctypes, torch, vtfast
 if torch.version.cuda is None:
     ctypes.CDLL({str(folder / "libtorch_cuda.so")!r})
 torch.ops.load_library({str(folder / "_kernels_cuda.so")!r})
-differentiable = ("grid_attention", "pooling_attention", "pool_tokens", "pool_qkv")
+differentiable = ("grid_attention", "pooling_attention", "pool_tokens", "pool_qkv", "depthwise_conv3d")
 for name in (*differentiable, *(f"{{name}}_backward" for name in differentiable), "rotary_embedding"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"vtfast::{{name}}", "CUDA"), name
 """
