@@ -8,7 +8,7 @@ from oracles import randomise
 from target import DEVICE
 from torch import nn
 
-from benchmarks import mmaction2_models
+from benchmarks import uniformer_v2_upstream
 from benchmarks.measure import NotSupportedError
 from vtfast.models import UniFormerV2
 
@@ -39,30 +39,7 @@ def small_uniformer_v2(**config: Any) -> UniFormerV2:
 def mmaction2_uniformer_v2(model: UniFormerV2, num_frames: int = SIZE[0]) -> nn.Module:
     """mmaction2's model of the architecture of `model`, without a head, for so many frames; skips without it."""
     try:
-        build = mmaction2_models.uniformer_v2_class()
+        oracle = uniformer_v2_upstream.mmaction2_twin(model, num_frames)
     except NotSupportedError as error:
         pytest.skip(str(error))
-    dim, depth, temporal = model.num_features, len(model.blocks), model.design == "temporal"
-    attention = model.blocks[0].attn
-    last = model.blocks[-1]
-    oracle = build(
-        input_resolution=model.places[0] * model.patch_size[0],
-        patch_size=model.patch_size[0],
-        width=dim,
-        layers=depth,
-        heads=attention.num_heads,
-        backbone_drop_path_rate=last.drop_path.rate,
-        t_size=num_frames,
-        temporal_downsample=temporal,
-        dw_reduction=1.5,
-        no_lmhra=not temporal,
-        double_lmhra=True,
-        return_list=list(range(model.first_global, depth)),
-        n_layers=depth - model.first_global,
-        n_dim=dim,
-        n_head=attention.num_heads,
-        drop_path_rate=model.global_blocks[-1].drop_path.rate,
-        mlp_dropout=[block.mlp.dropout for block in model.global_blocks],
-        clip_pretrained=False,
-    )
     return oracle.eval().to(DEVICE)

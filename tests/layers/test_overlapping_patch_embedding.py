@@ -41,3 +41,11 @@ def test_rejects() -> None:
         OverlappingPatchEmbed3d(3, 10)(torch.zeros(1, 4, 3, 8, 8))
     with pytest.raises(ValueError, match="stride must be"):
         OverlappingPatchEmbed3d(3, 10, stride=(2, 0, 4))
+
+
+def test_padding_and_bias_are_options() -> None:
+    layer = OverlappingPatchEmbed3d(3, 10, (3, 4, 4), (2, 4, 4), padding=(1, 0, 0), bias=False)
+    assert layer.proj.bias is None
+    clip = torch.randn(1, 3, 4, 8, 12)
+    expected = F.conv3d(clip, layer.proj.weight, None, (2, 4, 4), (1, 0, 0)).permute(0, 2, 3, 4, 1)
+    torch.testing.assert_close(layer(clip), expected)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from vtfast.layers import StochasticDepth
+from vtfast.layers.stochastic_depth import PositionStochasticDepth
 
 
 def test_drops_whole_samples_at_its_rate_and_keeps_the_mean() -> None:
@@ -31,3 +32,12 @@ def test_keeps_the_dtype() -> None:
 def test_rejects_rate(rate: float) -> None:
     with pytest.raises(ValueError, match=f"rate must be between 0 and 1, got {rate}"):
         StochasticDepth(rate)
+
+
+def test_drops_positions_of_all_samples_at_once() -> None:
+    x = torch.rand(3, 2, 400, 5) + 0.5
+    out = PositionStochasticDepth(0.3)(x)
+    dropped = (out == 0).all(dim=-1)
+    assert 0.2 < dropped.float().mean() < 0.4
+    assert (dropped == dropped[0, 0]).all()
+    torch.testing.assert_close(out[~dropped], x[~dropped] / 0.7)
