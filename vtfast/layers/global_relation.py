@@ -5,6 +5,7 @@ section 3.2.
 """
 
 from functools import partial
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -42,6 +43,8 @@ class GlobalRelationBlock(nn.Module):
         ValueError: `num_heads` does not divide `dim`.
     """
 
+    scheme: ClassVar[str] = "joint"  # of the attention
+
     def __init__(
         self,
         dim: int,
@@ -56,7 +59,7 @@ class GlobalRelationBlock(nn.Module):
         super().__init__()
         self.pos_embed = DepthwiseConv3d(dim, 3)
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attn = DividedAttention(dim, num_heads, "joint", qkv_bias=qkv_bias, dropout=dropout)
+        self.attn = DividedAttention(dim, num_heads, self.scheme, qkv_bias=qkv_bias, dropout=dropout)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.mlp = Mlp(dim, hidden_dim, dropout)
         self.drop_path = StochasticDepth(drop_path_rate)

@@ -5,6 +5,7 @@ table 11, as the authors' code has it.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +30,13 @@ class SplitRelationBlock(GlobalRelationBlock):
         hidden_dim: channels between the layers of the MLP.
         qkv_bias: whether the projections to q, k and v have a bias.
         dropout: as in `GlobalRelationBlock`, after both attentions.
-        drop_path_rate: stochastic depth of the branches behind the position embedding.
-        layer_scale: as in `GlobalRelationBlock`; the attention over time has no factor.
+        **options: `drop_path_rate` and `layer_scale` as there; the attention over time has no factor.
 
     Raises:
         ValueError: `num_heads` does not divide `dim`.
     """
+
+    scheme = "space"
 
     def __init__(
         self,
@@ -44,19 +46,9 @@ class SplitRelationBlock(GlobalRelationBlock):
         *,
         qkv_bias: bool = True,
         dropout: float = 0.0,
-        drop_path_rate: float = 0.0,
-        layer_scale: float | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            dim,
-            num_heads,
-            hidden_dim,
-            qkv_bias=qkv_bias,
-            dropout=dropout,
-            drop_path_rate=drop_path_rate,
-            layer_scale=layer_scale,
-        )
-        self.attn = DividedAttention(dim, num_heads, "space", qkv_bias=qkv_bias, dropout=dropout)
+        super().__init__(dim, num_heads, hidden_dim, qkv_bias=qkv_bias, dropout=dropout, **options)
         self.t_norm = nn.LayerNorm(dim, eps=EPS)
         self.t_attn = DividedAttention(dim, num_heads, "time", qkv_bias=qkv_bias, dropout=dropout)
 
