@@ -7,6 +7,7 @@ takes the same tokens as a view. Both then add the tokens, which vtfast does in 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from benchmarks.shapes import ConvolutionShape
 from vtfast import ops, reference
 
 VOLUME, TOKENS = "volume", "tokens"
+
+# Modes besides those of peers.py: of a graph that was made before the clock starts, one gradient alone.
+INPUT_GRADIENT, WEIGHT_GRADIENT = "gradient of the input", "gradients of weight and bias"
 
 # Of results and of gradients.
 TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (3e-2, 1e-1)}
@@ -48,16 +52,20 @@ class Inputs:
         return self.x, self.weight, self.bias
 
     @staticmethod
-    def make(shape: ConvolutionShape, dtype: torch.dtype) -> "Inputs":
+    def make(shape: ConvolutionShape, dtype: torch.dtype, device: str = "cpu") -> "Inputs":
         """Normal tokens, behind cls where the shape says so; the weight keeps their scale."""
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(size, generator=generator, device=device)
+
         (t, h, w), taps = shape.grid, torch.Size(shape.kernel).numel()
-        weight = torch.randn(shape.channels, 1, *shape.kernel, generator=generator) * taps**-0.5
-        bias = torch.randn(shape.channels, generator=generator)
-        frames = torch.randn(shape.batch, t, 1 + h * w, shape.channels, generator=generator).to(dtype)
+        weight = normal(shape.channels, 1, *shape.kernel) * taps**-0.5
+        bias = normal(shape.channels)
+        frames = normal(shape.batch, t, 1 + h * w, shape.channels).to(dtype)
         x = frames[:, :, 1:].unflatten(2, (h, w))
         x = x if shape.behind_cls else x.contiguous()
-        grad_out = torch.randn(shape.batch, t, h, w, shape.channels, generator=generator)
+        grad_out = normal(shape.batch, t, h, w, shape.channels)
         return Inputs(x, weight.to(dtype), bias.to(dtype), grad_out.to(dtype))
 
     def as_volume(self, layout: torch.memory_format) -> "Inputs":
@@ -67,33 +75,41 @@ class Inputs:
         return Inputs(x, self.weight, self.bias, grad_out)
 
 
-def reference_outputs(shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str) -> Outputs:
+def reference_outputs(
+    shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str, device: str = "cpu"
+) -> Outputs:
     """The result as tokens, and with the backward the gradients of tokens, weight and bias, in float64."""
-    inputs = Inputs.make(shape, dtype)
+    inputs = Inputs.make(shape, dtype, device)
     exact = Inputs(*(tensor.double() for tensor in (*inputs.leaves, inputs.grad_out)))
 
     def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return reference.depthwise_conv3d(x, weight, bias, residual=work == TOKENS)
 
-    return _run(function, exact, mode)
+    return _runner(function, exact, mode)()
 
 
 def tolerance(dtype: torch.dtype, mode: str) -> list[float]:
     """For each of `reference_outputs`."""
     results, gradients = TOLERANCES[dtype]
-    return [results] if mode == "forward" else [results, *[gradients] * 3]
+    alone = {"forward": [results], INPUT_GRADIENT: [gradients], WEIGHT_GRADIENT: [gradients] * 2}
+    return alone.get(mode, [results, *[gradients] * 3])
 
 
 def depthwise_ways(
-    shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str, names: Sequence[str] = NAMES
+    shape: ConvolutionShape,
+    work: str,
+    dtype: torch.dtype,
+    mode: str,
+    names: Sequence[str] = NAMES,
+    device: str = "cpu",
 ) -> list[Way]:
     """The ways of `names`, each also with " compiled", on the same numbers."""
-    return [_way(name, shape, work, dtype, mode) for name in names]
+    return [_way(name, shape, work, dtype, mode, device) for name in names]
 
 
-def _way(name: str, shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str) -> Way:
+def _way(name: str, shape: ConvolutionShape, work: str, dtype: torch.dtype, mode: str, device: str) -> Way:
     base = name.removesuffix(" compiled")
-    inputs = Inputs.make(shape, dtype)
+    inputs = Inputs.make(shape, dtype, device)
     if work == VOLUME:
         inputs = inputs.as_volume(LAYOUTS.get(base, torch.channels_last_3d))
         function: Function = vtfast_volume if base == "vtfast" else conv3d
@@ -101,14 +117,32 @@ def _way(name: str, shape: ConvolutionShape, work: str, dtype: torch.dtype, mode
         function = vtfast_tokens if base == "vtfast" else TOKENS_IN[base]
     if base != name:
         function = torch.compile(function, dynamic=False)
+    # The result, and the gradient of the volume.
+    volumes = 0 if work == TOKENS or mode == WEIGHT_GRADIENT else 2
 
     def outputs(returned: Outputs) -> Outputs:
-        if work == TOKENS:
-            return returned
-        # The result, and the gradient of the volume.
-        return [x.permute(0, 2, 3, 4, 1) if i < 2 and x.dim() == 5 else x for i, x in enumerate(returned)]
+        return [x.permute(0, 2, 3, 4, 1) if i < volumes else x for i, x in enumerate(returned)]
 
-    return Way(name, lambda: _run(function, inputs, mode), outputs)
+    return Way(name, _runner(function, inputs, mode), outputs)
+
+
+def _runner(function: Function, inputs: Inputs, mode: str) -> Callable[[], Outputs]:
+    if mode not in (INPUT_GRADIENT, WEIGHT_GRADIENT):
+        return partial(_run, function, inputs, mode)
+
+    @cache
+    def graph() -> tuple[Tensor, list[Tensor]]:
+        leaves = [leaf.detach() for leaf in inputs.leaves]
+        wanted = leaves[:1] if mode == INPUT_GRADIENT else leaves[1:]
+        for leaf in wanted:
+            leaf.requires_grad_()
+        return function(*leaves), wanted
+
+    def run() -> Outputs:
+        out, wanted = graph()
+        return torch.autograd.grad(out, wanted, inputs.grad_out, retain_graph=True)
+
+    return run
 
 
 def _run(function: Function, inputs: Inputs, mode: str) -> Outputs:

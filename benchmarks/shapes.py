@@ -325,6 +325,15 @@ UNIFORMER_V2_POSITION = ConvolutionShape(
     "3 x 3 x 3, 768 channels, 8 x 14 x 14 behind cls", (8, 14, 14), 768, behind_cls=True
 )
 
+# As many clips as fill a GPU and are several times its cache in bfloat16.
+FILLING_BLOCK, FILLING_HALF_BLOCK, FILLING_QUARTER_BLOCK = (
+    replace(shape, batch=32) for shape in UNIFORMER_CONVOLUTIONS[:3]
+)
+FILLING_LARGE = replace(UNIFORMER_CONVOLUTIONS[4], batch=32)
+FILLING_CONVOLVED_TIME, FILLING_POSITION = (
+    replace(shape, batch=64) for shape in (UNIFORMER_V2_TIME, UNIFORMER_V2_POSITION)
+)
+
 
 @dataclass(frozen=True)
 class ModelShape:

@@ -72,7 +72,8 @@ def plan(args: argparse.Namespace, scratch: Path) -> list[list[Stage]]:
         ],
         [jobs("ceilings", 20)],
         [jobs("models", 85)],
-        [jobs("attention", 140)],
+        [jobs("attention", 105)],
+        [jobs("depthwise", 35)],
         [stage("roofline", "roofline", scratch, scratch / "report" / report.PICTURE, limit=20)],
     ]
     left = [[stage for stage in group if stage.name not in args.skip] for group in groups]

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import models, pooling, space_time
+from benchmarks.depthwise_peers import INPUT_GRADIENT, VOLUME, WEIGHT_GRADIENT
+from benchmarks.gpu import depthwise, models, pooling, space_time
 from benchmarks.gpu.attention import BOTH, FORWARD, case_name
 from benchmarks.gpu.ceilings import COPY, EXP
 from benchmarks.measure import Result, Timing
@@ -14,6 +15,7 @@ from benchmarks.peers import SDPA_BACKENDS
 from benchmarks.pooling_peers import POOLING
 from benchmarks.report import JUDGED, speedup
 from benchmarks.shapes import (
+    FILLING_BLOCK,
     FILLING_HR,
     FILLING_POOLING,
     FILLING_SPACE,
@@ -101,7 +103,7 @@ class Figures:
 
     def limit(self) -> tuple[str, float] | None:
         """Which ceiling no implementation gets past here, and the seconds that it takes alone."""
-        gemm = f"GEMM {self.facts.get('dtype')}"
+        gemm = f"GEMM {self.facts.get('sums', self.facts.get('dtype'))}"
         needs = {COPY: self.fewest_bytes, gemm: self.flops, EXP: self.facts.get("exps")}
         known = {name: amount for name, amount in needs.items() if amount and name in self.ceilings}
         times = {name: amount / self.ceilings[name] for name, amount in known.items()}
@@ -197,6 +199,11 @@ def targets() -> list[Target]:
         pooled = pooling.token_case_name(block, POOLING, torch.bfloat16, FORWARD)
         wanted.append(Target(pooled, "% of copy", 77, Figures.share_of_copy))
         wanted.append(Target(pooled, "x eager", 5, lambda figures: figures.over("eager")))
+    for mode in (FORWARD, INPUT_GRADIENT):
+        convolved = depthwise.case_name(FILLING_BLOCK, VOLUME, torch.bfloat16, mode)
+        wanted.append(Target(convolved, "% of copy", 70, Figures.share_of_copy))
+    weights = depthwise.case_name(FILLING_BLOCK, VOLUME, torch.bfloat16, WEIGHT_GRADIENT)
+    wanted.append(Target(weights, "x best peer", 5, over_best_peer))
     wanted.append(Target(_half(FILLING_POOLING[0], BOTH), "x less extra memory than SDPA", 5, memory_under_sdpa))
     wanted += [
         Target(_half(shape.shifted(), BOTH), "tables of extra memory", None, extra_tables) for shape in FILLING_WINDOWS

@@ -26,7 +26,9 @@ _HOW = (
     "roll and partition of C channels. Over space and time they start where the block of the published models does, "
     "with time fastest, k and v of space in frames; marked packed, from qkv in vtfast's order; alone, without a copy. "
     "Pooling attention starts from pooled q, k and v, the peers' by heads already; token pooling from packed qkv, and "
-    "its GB/s counts the tokens that lie in a window. "
+    "its GB/s counts the tokens that lie in a window. Depthwise convolution of volumes that lie in the layout of the "
+    "way, in NCDHW by torch's own kernels and in channels_last_3d by cuDNN's; GB/s counts input and result once, its "
+    "TFLOP/s the taps within the grid, and its GEMM is that of float32, which it sums in. "
     "GB/s counts qkv and output once (in the backward also qkv, the output's "
     "gradient and that of qkv), TFLOP/s the matrix products, two forward and five backward. The limit is the ceiling "
     "that takes longest for the work, its share that time over vtfast's. Extra is memory at the peak beyond inputs and "
@@ -48,13 +50,15 @@ def gather(scratch: Path) -> dict[str, Any]:
         "ceilings": read(scratch / "ceilings.jsonl"),
         "models": read(scratch / "models.jsonl"),
         "attention": read(scratch / "attention.jsonl"),
+        "depthwise": read(scratch / "depthwise.jsonl"),
     }
 
 
 def figures_of(results: dict[str, Any]) -> list[Figures]:
     """Of every case, models first."""
     ceilings = ceilings_of(results["ceilings"])
-    return [Figures.of(record, ceilings) for record in (*results["models"], *results["attention"])]
+    stages = ("models", "attention", "depthwise")
+    return [Figures.of(record, ceilings) for stage in stages for record in results.get(stage, [])]
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -91,6 +95,7 @@ _KINDS = {
     "pooling core": "Pooling attention",
     "pooling block": "Pooling attention from packed qkv, with its convolutions and norms",
     "token pooling": "Token pooling from packed qkv, with its norms, and of the skip path",
+    "depthwise convolution": "Depthwise 3D convolution",
     "layer": "Attention with its linear layers",
     "one clip, replayed": "One clip, replayed as a CUDA graph",
 }

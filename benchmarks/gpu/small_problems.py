@@ -67,6 +67,15 @@ def token_problems() -> Iterator[tuple[str, dict[str, Any], int]]:
     yield "a window whose weights shared memory does not hold", cls | {"kernel": 7, "mode": "conv"}, 64
 
 
+def convolution_problems() -> Iterator[tuple[str, dict[str, Any], tuple[int, int, int]]]:
+    """Name, arguments of `ops.depthwise_conv3d` but tensors, and the kernel."""
+    for kernel in ((3, 3, 3), (5, 5, 5), (3, 1, 1), (1, 3, 3)):
+        yield f"depthwise {' x '.join(map(str, kernel))}", {"residual": True}, kernel
+    yield "depthwise 3 x 3 x 3, unpadded", {"padding": (0, 0, 0)}, (3, 3, 3)
+    yield "depthwise 3 x 3 x 3, strided", {"stride": (1, 2, 2)}, (3, 3, 3)
+    yield "depthwise 7 x 7 x 7, whose weights shared memory does not hold", {"padding": (3, 1, 5)}, (7, 7, 7)
+
+
 def main(device: str) -> int:
     """0 if every result is near that of the reference in float64."""
     wrong = 0
@@ -84,6 +93,8 @@ def main(device: str) -> int:
 def _cases(device: str) -> Iterator[tuple[str, Callable[[torch.dtype], float]]]:
     for name, settings, shape in rotary_problems():
         yield name, partial(_rotary_error, settings, shape, device)
+    for name, settings, kernel in convolution_problems():
+        yield name, partial(_convolution_error, settings, kernel, device)
     for name, settings, head_dim in token_problems():
         for norm in (True, False):
             yield f"{name}{', norm' if norm else ''}", partial(_token_error, settings, head_dim, norm, device)
@@ -145,6 +156,21 @@ def _token_error(settings: Mapping[str, Any], head_dim: int, norm: bool, device:
         settings | {"kernel": kernel, "stride": stride},
         device,
     )
+
+
+def _convolution_error(
+    settings: Mapping[str, Any], kernel: tuple[int, int, int], device: str, dtype: torch.dtype
+) -> float:
+    normal, channels, grid = _normal(), 72, (5, 9, 10)
+    leaves = {
+        "x": normal(2, *grid, channels).to(dtype),
+        "weight": normal(channels, 1, *kernel) * prod(kernel) ** -0.5,
+        "bias": normal(channels),
+    }
+    half = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    stride, padding = settings.get("stride", (1, 1, 1)), settings.get("padding", half)
+    grad_out = normal(2, *reference.convolved_grid(grid, kernel, stride, padding), channels).to(dtype)
+    return _error(ops.depthwise_conv3d, reference.depthwise_conv3d, leaves, grad_out, {}, settings, device)
 
 
 def _rotary_error(

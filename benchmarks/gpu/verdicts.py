@@ -17,7 +17,7 @@ _LINES = 30  # of a failure
 
 _FIRST = (
     "test_library.py", "test_grid_attention.py", "test_grid_attention_gradients.py", "test_pooling_attention.py",
-    "test_window_attention.py",
+    "test_depthwise_conv3d.py", "test_window_attention.py",
 )  # fmt: skip
 
 

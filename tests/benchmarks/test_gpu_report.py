@@ -141,9 +141,10 @@ class TestReport:
 
 
 def test_targets_name_cases_that_are_measured():
-    from benchmarks.gpu import attention, models
+    from benchmarks.gpu import attention, depthwise, models
 
-    measured = {job.case.name for module in (attention, models) for job in module.jobs("cuda", quick=False)}
+    modules = (attention, depthwise, models)
+    measured = {job.case.name for module in modules for job in module.jobs("cuda", quick=False)}
     assert {target.case for target in targets()} <= measured
 
 
