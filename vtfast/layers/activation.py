@@ -28,7 +28,7 @@ class Activation:
         self,
         x: Tensor,  # [...]
     ) -> Tensor:  # [...]
-        return self.function(x) if self.factor == 1.0 else self.function(x * self.factor) / self.factor
+        return self.function(x) if self.factor == 1.0 else self.function(x * self.factor).div_(self.factor)
 
     def backward(
         self,
