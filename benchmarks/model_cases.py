@@ -54,7 +54,8 @@ def _ways(scope: Scope, shape: ModelShape, upstream: Upstream, work: str) -> lis
     ours = upstream.ours(shape, theirs)
     dtype = torch.bfloat16 if work in (PURE_BFLOAT16, AUTOCAST) else torch.float32
     # In evaluation mode, or batch normalisation would learn from the clip.
-    linears = linear_layers_way(theirs.eval(), clip_of(shape), dtype, training=work == TRAINING)
+    shown = ours if upstream.hides_linear_layers else theirs
+    linears = linear_layers_way(shown.eval(), clip_of(shape), dtype, training=work == TRAINING)
     for model in (theirs, ours):
         model.to(torch.bfloat16 if work == PURE_BFLOAT16 else torch.float32)
         upstream.in_mode(model, training=work == TRAINING)

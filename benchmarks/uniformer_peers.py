@@ -56,5 +56,6 @@ UNIFORMER = replace(
     MMACTION2_UNIFORMER,
     patched={"channels_last_3d": with_channels_last},
     compiled=("channels_last_3d",),
+    hides_linear_layers=True,
     in_training=train_but_last_norm,
 )

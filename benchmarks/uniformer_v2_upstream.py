@@ -74,5 +74,9 @@ def _options(shape: ModelShape) -> dict[str, float]:
 
 
 MMACTION2_UNIFORMER_V2 = Upstream(
-    "mmaction2", _mmaction2_uniformer_v2, uniformer_v2_mmaction2.convert, options=_options
+    "mmaction2",
+    _mmaction2_uniformer_v2,
+    uniformer_v2_mmaction2.convert,
+    hides_linear_layers=True,
+    options=_options,
 )

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 import vtfast
 from benchmarks.measure import NotSupportedError, Outputs, Way
 from benchmarks.shapes import ModelShape
+from vtfast import use_backend
 from vtfast.checkpoints import video_swin_torchvision
 
 Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -62,6 +63,8 @@ class Upstream:
         convert: entries under the upstream's names (weights, gradients) -> under those of a model of vtfast.
         patched: what else users make of the model: name of the way -> the model changed, in a copy.
         compiled: names of `patched` that also take part compiled.
+        hides_linear_layers: whether some of them are convolutions, or inside of torch's own attention; then those of
+            vtfast's model are the floor.
         in_training: a model of either -> the same in the mode of a training step.
         options: of vtfast's model, for the same sizes and the same behaviour in training.
         compared: gradients under vtfast's names -> what is compared of them.
@@ -72,6 +75,7 @@ class Upstream:
     convert: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]]
     patched: Mapping[str, Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
     compiled: Sequence[str] = ()
+    hides_linear_layers: bool = False
     in_training: Callable[[nn.Module], nn.Module] = nn.Module.train
     options: Callable[[ModelShape], Mapping[str, Any]] = lambda shape: {"drop_path_rate": 0.0}
     compared: Rename = dict
@@ -161,7 +165,7 @@ def linear_layers_way(model: nn.Module, clip: Tensor, dtype: torch.dtype, traini
     No kernel but a GEMM's could make a model faster than this; the convolution of the patch embedding is not in it.
     """
     recorder = _RecordLinear()
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), use_backend("reference"), recorder:
         model(clip)
     layers = []
     for size, weight, bias in recorder.calls:
@@ -180,7 +184,7 @@ def linear_layers_way(model: nn.Module, clip: Tensor, dtype: torch.dtype, traini
 
 
 class _RecordLinear(TorchFunctionMode):
-    """Notes the input size and the parameters of every linear layer, convolutions of single tokens among them."""
+    """Notes the input size and the parameters of every linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +195,4 @@ class _RecordLinear(TorchFunctionMode):
         if func is F.linear:
             x, weight, *rest = args
             self.calls.append((tuple(x.shape), weight, rest[0] if rest else kwargs.get("bias")))
-        elif func is torch.conv3d and args[1].shape[1:].numel() == args[0].shape[1]:
-            x, weight, bias = args[:3]
-            self.calls.append(((len(x), *x.shape[2:], x.shape[1]), weight.flatten(1), bias))
         return func(*args, **kwargs)
