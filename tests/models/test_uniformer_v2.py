@@ -57,6 +57,12 @@ def test_published_configuration(
     assert all((block.lmhra1 is None) is (config == {}) for block in model.blocks)
 
 
+def test_shapes_without_memory() -> None:
+    with torch.device("meta"):
+        model = create_model("uniformer_v2_l14", **TEMPORAL)
+        assert model(torch.empty(2, 3, 16, 224, 224)).shape == (2, 174)
+
+
 def test_published_preprocessing() -> None:
     for name, side in {"uniformer_v2_b16": 224, "uniformer_v2_l14": 224, "uniformer_v2_l14_336": 336}.items():
         config = model_config(name).preprocessing

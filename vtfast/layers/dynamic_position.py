@@ -18,5 +18,7 @@ def add_positions(
 
     Also under autocast: the sum is the residual stream, which autocast leaves in float32.
     """
+    if not torch.amp.is_autocast_available(x.device.type):
+        return conv.tokens(x, residual=True)
     with torch.autocast(x.device.type, enabled=False):
         return conv.tokens(x, residual=True)
