@@ -241,7 +241,6 @@ def test_frozen_model_trains_what_reads_the_clip() -> None:
     torch.testing.assert_close(model.forward_features(CLIP), model.norm(model._forward_blocks(CLIP)[1]))
 
 
-@pytest.mark.every_device
 def test_fused_model_gives_the_same_logits() -> None:
     model = small_uniformer_v2(design="temporal").double()
     expected = model(CLIP.double())
