@@ -10,6 +10,7 @@ import kernel_check
 import pytest
 import torch
 from attention_check import Problem, check, evaluate, every_dtype, make_problem, native
+from depthwise_check import make_depthwise
 from pooling_attention_check import make_pooling_attention
 from pooling_check import Pool, make_pool_qkv, make_pool_tokens
 from target import DEVICE
@@ -51,8 +52,12 @@ def windows(prefix_queries: str, dtype: torch.dtype) -> Problem:
     return make_problem((3, 9, 10), (2, 4, 4), dtype=dtype, head_dim=32, **settings)
 
 
-def pooling(name: str, dtype: torch.dtype) -> kernel_check.Problem:
+def given_everything(name: str, dtype: torch.dtype) -> kernel_check.Problem:
     """With all that an operation may be given."""
+    if name == "depthwise_conv3d":
+        return make_depthwise((5, 9, 10), (3, 3, 3), dtype=dtype, channels=72, residual=True)
+    if name == "depthwise_conv3d, strided":
+        return make_depthwise((5, 9, 10), (3, 3, 3), stride=(1, 2, 2), dtype=dtype, channels=72)
     q, kv = Pool((3, 3, 3)), Pool((3, 3, 3), (1, 2, 2))
     if name == "pooling_attention":
         return make_pooling_attention((3, 9, 10), (3, 5, 5), dtype=dtype, head_dim=32, residual=True)
@@ -62,13 +67,14 @@ def pooling(name: str, dtype: torch.dtype) -> kernel_check.Problem:
 
 
 POOLING = ["pool_tokens", "pool_qkv", "pooling_attention"]
+CONVOLUTIONS = ["depthwise_conv3d", "depthwise_conv3d, strided"]
 
 
-@pytest.fixture(params=["global", "mean", *POOLING])
+@pytest.fixture(params=["global", "mean", *POOLING, *CONVOLUTIONS])
 def step(request: pytest.FixtureRequest, dtype: torch.dtype) -> Step:
-    if request.param not in POOLING:
+    if request.param in ("global", "mean"):
         return grid_attention_step(request.param, dtype)
-    problem = pooling(request.param, dtype)
+    problem = given_everything(request.param, dtype)
     floats = [*problem.leaves.values(), *problem.grads_out]
     return Step(floats, None, partial(kernel_check.evaluate, problem))
 
@@ -134,11 +140,11 @@ def test_nothing_waits_for_the_gpu(step: Step) -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @every_dtype
-@pytest.mark.parametrize("name", ["grid_attention", *POOLING])
+@pytest.mark.parametrize("name", ["grid_attention", *POOLING, *CONVOLUTIONS])
 def test_another_device_than_the_current_one(name: str, dtype: torch.dtype) -> None:
     other = torch.device("cuda", 1)
-    if name in POOLING:
-        moved = pooling(name, dtype).changed(lambda tensor: tensor.to(other))
+    if name != "grid_attention":
+        moved = given_everything(name, dtype).changed(lambda tensor: tensor.to(other))
         kernel_check.check(moved)
         results = kernel_check.evaluate(moved)
     else:
@@ -188,16 +194,14 @@ def last_of_many(problem: kernel_check.Problem, batch: int) -> kernel_check.Prob
     """The one clip of `problem` behind others that are NaN."""
 
     def repeated(tensor: Tensor) -> Tensor:
-        if tensor.dim() != 3:
-            return tensor
         many = tensor.new_full((batch, *tensor.shape[1:]), float("nan"))
         many[-1:] = tensor
         return many
 
-    return problem.changed(repeated)
+    return problem.of_clips(repeated)
 
 
-POOLING_OF_MODELS: dict[str, Callable[[], kernel_check.Problem]] = {
+OF_MODELS: dict[str, Callable[[], kernel_check.Problem]] = {
     "pool_tokens": lambda: make_pool_tokens(
         (8, 56, 56), Pool((3, 3, 3), (1, 2, 2)), dtype=torch.bfloat16, batch=1, num_heads=1, head_dim=96
     ),
@@ -207,21 +211,47 @@ POOLING_OF_MODELS: dict[str, Callable[[], kernel_check.Problem]] = {
     "pooling_attention": lambda: make_pooling_attention(
         (8, 56, 56), (8, 7, 7), dtype=torch.bfloat16, batch=1, num_heads=1, head_dim=96, residual=True
     ),
+    "depthwise_conv3d": lambda: make_depthwise(
+        (8, 56, 56), (3, 3, 3), dtype=torch.bfloat16, batch=1, channels=64, residual=True
+    ),
+    "depthwise_conv3d, strided": lambda: make_depthwise(
+        (8, 56, 56), (3, 3, 3), stride=(1, 2, 2), dtype=torch.bfloat16, batch=1, channels=64
+    ),
 }
 
 
-@pytest.mark.parametrize("name", POOLING)
-def test_more_pooled_elements_than_32_bits_can_count(name: str) -> None:
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_more_elements_of_clips_than_32_bits_can_count(name: str) -> None:
     torch.cuda.empty_cache()
     if torch.cuda.mem_get_info()[0] < 24 * 1024 * MIB:
         pytest.skip("needs 24 GiB of free GPU memory")
-    alone = POOLING_OF_MODELS[name]()
+    alone = OF_MODELS[name]()
     many = last_of_many(alone, 2**31 // alone.tokens.numel() + 2)
     assert many.tokens.numel() > 2**31
     results, expected = kernel_check.evaluate(many), kernel_check.evaluate(alone)
     for result, wanted in expected.items():
-        if wanted.dim() == 3:
+        if result.startswith("out") or result.removeprefix("d_") in alone.operation.tokens:
             assert torch.equal(results[result][-1:], wanted), result
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 5, 3)], ids=["sliding", "any"])
+def test_a_clip_of_more_elements_than_32_bits_can_count(kernel: tuple[int, int, int]) -> None:
+    torch.cuda.empty_cache()
+    if torch.cuda.mem_get_info()[0] < 24 * 1024 * MIB:
+        pytest.skip("needs 24 GiB of free GPU memory")
+    end = make_depthwise((8, 56, 56), kernel, dtype=torch.bfloat16, batch=1, channels=64, residual=True)
+    frames = 2**31 // end.tokens[0, 0].numel() + 9
+
+    def before(tensor: Tensor) -> Tensor:
+        clip = tensor.new_full((1, frames, *tensor.shape[2:]), float("nan"))
+        clip[:, -8:] = tensor
+        return clip
+
+    clip = end.of_clips(before)
+    assert clip.tokens.numel() > 2**31
+    results, expected = kernel_check.evaluate(clip), kernel_check.evaluate(end)
+    for name in ("out0", "d_x"):
+        assert torch.equal(results[name][:, -7:], expected[name][:, -7:]), name
 
 
 def extra_memory(step: Callable[[], dict[str, Tensor]]) -> float:
@@ -255,10 +285,10 @@ def test_the_bias_of_a_large_plane_is_not_laid_out_pair_by_pair() -> None:
     assert extra_memory(partial(evaluate, native, problem)) < 40
 
 
-@pytest.mark.parametrize("name", POOLING)
-def test_the_first_block_of_mvit_needs_little_beyond_its_inputs_and_results(name: str) -> None:
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_the_first_block_of_a_model_needs_little_beyond_its_inputs_and_results(name: str) -> None:
     """The tokens are 4.6 MiB for each 96 channels in bfloat16, the scores would be 19 MiB."""
-    assert extra_memory(partial(kernel_check.evaluate, POOLING_OF_MODELS[name]())) < 16
+    assert extra_memory(partial(kernel_check.evaluate, OF_MODELS[name]())) < 16
 
 
 @pytest.mark.usefixtures("fresh_compiler")
