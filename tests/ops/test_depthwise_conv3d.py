@@ -50,12 +50,12 @@ def test_windows(window: str, dtype: torch.dtype) -> None:
     check(make_depthwise(GRID, **WINDOWS[window], dtype=dtype))
 
 
-CHANNELS = [8, 16, 24, 40, 64, 136] + ([1, 7, 17, 33, 100] if CPU_KERNELS else [12])
+CHANNELS = [8, 16, 24, 40, 64, 72, 136] + ([1, 7, 17, 33, 100] if CPU_KERNELS else [12])
 
 
 @every_dtype
 @either_block
-@pytest.mark.parametrize("channels", thinned(CHANNELS, 8, 12, 136) if EMULATED else CHANNELS)
+@pytest.mark.parametrize("channels", thinned(CHANNELS, 8, 12, 72) if EMULATED else CHANNELS)
 def test_channels(channels: int, kernel: Triple, dtype: torch.dtype) -> None:
     check(make_depthwise((2, 4, 5), kernel, channels=channels, dtype=dtype))
 
