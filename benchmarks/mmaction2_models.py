@@ -54,6 +54,7 @@ def _backbone(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     with _stand_ins():
         spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where torch.compile looks for the names of its functions
     return module
 
 
