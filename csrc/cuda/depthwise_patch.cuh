@@ -20,7 +20,8 @@ struct DepthwiseTile {
   }
 };
 
-// A thread's place in its block: `row` is its line of the tile, and it has `kCount` channels of it.
+// A thread's place in its block: `row` is its line of the tile, and it has `kCount` channels of it. One that does not
+// exist may do what another does.
 template <int kCount>
 struct DepthwiseThread {
   int row, lane;
@@ -33,7 +34,9 @@ struct DepthwiseThread {
         lane(static_cast<int>(threadIdx.x) % tiles.lanes),
         chunk_channel(chunk * tiles.lanes * kCount),
         channel(chunk_channel + lane * kCount),
-        exists(row < kTileLines && channel < tiles.channels) {}
+        exists(row < kTileLines && channel < tiles.channels) {
+    row = min(row, kTileLines - 1);
+  }
 
   // Of the block's chunk.
   __device__ int num_channels(const DepthwiseTiles& tiles) const {

@@ -146,10 +146,8 @@ __device__ inline void add_tile(const DepthwiseSlideGradientParams& p, const Dep
   FrameStream<Slide::kStages, decltype(copy)> frames(first, min(past, tiles.sources.t), copy);
   constexpr int kUnroll = Taps::kT == 3 ? 3 : 1;
   frames.template for_each<kUnroll>([&](int frame, int stage) {
-    if (exists) {
-      sums.take(gradients_of(stage), frame + tiles.padding.t < tile.last_t, thread.row, thread.lane);
-      if (frame >= 0) sums.add(sources_of(stage), thread.row, thread.lane);
-    }
+    sums.take(gradients_of(stage), frame + tiles.padding.t < tile.last_t, thread.row, thread.lane);
+    if (exists && frame >= 0) sums.add(sources_of(stage), thread.row, thread.lane);
     sums.shift();
   });
 }
