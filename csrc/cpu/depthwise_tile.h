@@ -22,80 +22,128 @@ struct TileShape {
   static constexpr int most_frames() { return kTapsAlongT > 1 && kVectorBytes == 64 ? 2 : 1; }
 };
 
-// The first output of a tile, and a vector of channels.
-struct TilePlace {
-  int64_t clip, t, h, w, vector;
-};
-
-// kCareful takes channels that do not fill a vector, and windows and outputs beyond the ends of a line.
-template <class T, class Shape, bool kCareful>
-class DepthwiseTile {
+// One line of outputs along w in each of the tile's frames, for one vector of channels. kPartial takes channels that do
+// not fill the vector.
+template <class T, class Shape, bool kPartial>
+class DepthwiseLine {
  public:
   using Acc = AccOf<T>;
 
-  VTFAST_INLINE DepthwiseTile(const DepthwiseSum<T>& sum, const TilePlace& at)
-      : sum_(sum), at_(at), lanes_(sum.channels - at.vector * kLanes<Acc>) {}
-
-  VTFAST_INLINE void run() {
-    const Vector<Acc> bias = sum_.bias_of(at_.vector);
-#pragma GCC unroll 2
-    for (int i = 0; i < Shape::kFrames; ++i) {
-#pragma GCC unroll 7
-      for (int j = 0; j < Shape::kTokens; ++j) sums_[i][j] = bias;
+  DepthwiseLine(const DepthwiseSum<T>& sum, int64_t clip, int64_t t, int64_t h, int64_t vector)
+      : w_(sum.w),
+        step_(sum.x.w_stride),
+        row_step_(sum.x.h_stride),
+        out_step_(sum.channels),
+        lanes_(sum.channels - vector * kLanes<Acc>),
+        bias_(sum.bias_of(vector)) {
+    const int64_t first = sum.h.first_tap(h), all_rows = sum.h.kernel;
+    num_rows_ = sum.h.last_tap(h) - first;
+    frame_weights_ = all_rows * Shape::kTapsW * kLanes<Acc>;
+    const int64_t next = sum.h.token(h, 0) + all_rows;
+    has_next_ = next < sum.h.size && h + 1 < sum.h.pooled && t + Shape::kFrames <= sum.t.size;
+    weights_ = sum.weights_of(vector) + first * Shape::kTapsW * kLanes<Acc>;
+    for (int i = 0; i < kFramesUnder; ++i) {
+      const int64_t frame = t + i - sum.t.padding;
+      const bool exists = frame >= 0 && frame < sum.t.size;
+      rows_[i] = exists ? sum.x_at(clip, frame, sum.h.token(h, first), vector) : nullptr;
     }
-    [this]<int... kFrame>(std::integer_sequence<int, kFrame...>) {
-      (add_frame<kFrame>(), ...);
-    }(std::make_integer_sequence<int, Shape::kFrames + Shape::kTapsT - 1>());
+    for (int i = 0; i < Shape::kFrames; ++i) {
+      out_[i] = sum.out_at(clip, t + i, h, vector);
+      next_[i] = sum.x_at(clip, t + i, next, vector);
+      same_[i] = sum.residual ? sum.x_at(clip, t + i, h, vector) : nullptr;
+    }
+  }
+
+  // Tile by tile; the last may overlap the one before it.
+  void run() const {
+    const int64_t last = std::max<int64_t>(w_.pooled - Shape::kTokens, 0);
+    for (int64_t w = 0;; w = std::min(w + Shape::kTokens, last)) {
+      const int64_t begin = w - w_.padding;
+      const bool inside = begin >= 0 && begin + Shape::kTokens + Shape::kTapsW - 1 <= w_.size;
+      inside&& w + Shape::kTokens <= w_.pooled ? run_tile<false>(w) : run_tile<true>(w);
+      if (w >= last) return;
+    }
+  }
+
+ private:
+  static constexpr int kFramesUnder = Shape::kFrames + Shape::kTapsT - 1;  // under the windows of the tile
+
+  static constexpr bool has_tap(int tap) { return tap >= 0 && tap < Shape::kTapsT; }
+
+  using Sums = Vector<Acc>[Shape::kFrames][Shape::kTokens];
+
+  // kEdge takes windows and outputs beyond the ends of the line.
+  template <bool kEdge>
+  __attribute__((noinline)) void run_tile(int64_t w) const {
+    if (has_next_) fetch_next_line(w);
+    Sums sums;
 #pragma GCC unroll 2
     for (int i = 0; i < Shape::kFrames; ++i) {
-      const T* same = sum_.x_at(at_.clip, at_.t + i, at_.h, at_.vector);
-      T* out = sum_.out_at(at_.clip, at_.t + i, at_.h, at_.vector);
 #pragma GCC unroll 7
-      for (int j = 0; j < Shape::kTokens; ++j) {
-        const int64_t token = at_.w + j;
-        if (kCareful && token >= sum_.w.pooled) break;
-        if (sum_.residual) sums_[i][j] += fetch(same + token * sum_.x.w_stride);
-        if constexpr (kCareful) {
-          store_up_to(out + token * sum_.channels, sums_[i][j], lanes_);
+      for (int j = 0; j < Shape::kTokens; ++j) sums[i][j] = bias_;
+    }
+    [&]<int... kFrame>(std::integer_sequence<int, kFrame...>) {
+      (add_frame<kFrame, kEdge>(w, sums), ...);
+    }(std::make_integer_sequence<int, kFramesUnder>());
+#pragma GCC unroll 2
+    for (int i = 0; i < Shape::kFrames; ++i) {
+      T* out = out_[i] + w * out_step_;
+      const T* same = same_[i] + w * step_;
+#pragma GCC unroll 7
+      for (int j = 0; j < Shape::kTokens; ++j, out += out_step_, same += step_) {
+        if (kEdge && w + j >= w_.pooled) break;
+        if (same_[i] != nullptr) sums[i][j] += fetch(same);
+        if constexpr (kPartial) {
+          store_partial_from_acc(out, sums[i][j], lanes_);
         } else {
-          store_from_acc(out + token * sum_.channels, sums_[i][j]);
+          store_from_acc(out, sums[i][j]);
         }
       }
     }
   }
 
- private:
-  static constexpr bool has_tap(int tap) { return tap >= 0 && tap < Shape::kTapsT; }
+  // The processor does not guess so many lines at once. Each is fetched by one line of outputs.
+  VTFAST_INLINE void fetch_next_line(int64_t w) const {
+#pragma GCC unroll 2
+    for (int i = 0; i < Shape::kFrames; ++i) {
+      const T* next = next_[i] + w * step_;
+      const T* out = out_[i] + (w_.pooled + w) * out_step_;
+#pragma GCC unroll 7
+      for (int j = 0; j < Shape::kTokens; ++j, next += step_, out += out_step_) {
+        prefetch(reinterpret_cast<const char*>(next));
+        prefetch_to_write(reinterpret_cast<const char*>(out));
+      }
+    }
+  }
 
   // What frame kFrame under the tile's windows adds to its outputs.
-  template <int kFrame>
-  VTFAST_INLINE void add_frame() {
-    const int64_t frame = at_.t + kFrame - sum_.t.padding;
-    if (frame < 0 || frame >= sum_.t.size) return;
-    const int64_t first = sum_.h.first_tap(at_.h), last = sum_.h.last_tap(at_.h), begin = at_.w - sum_.w.padding;
-    const T* row = sum_.x_at(at_.clip, frame, at_.h + first - sum_.h.padding, at_.vector) + begin * sum_.x.w_stride;
-    const Acc* weights = sum_.weights_of(at_.vector);
-    for (int64_t tap = first; tap < last; ++tap, row += sum_.x.h_stride) {
+  template <int kFrame, bool kEdge>
+  VTFAST_INLINE void add_frame(int64_t w, Sums& sums) const {
+    if (rows_[kFrame] == nullptr) return;
+    const int64_t begin = w - w_.padding;
+    const T* row = rows_[kFrame] + begin * step_;
+    const Acc* weights = weights_;
+    for (int64_t tap = 0; tap < num_rows_; ++tap, row += row_step_, weights += Shape::kTapsW * kLanes<Acc>) {
       Vector<Acc> of_frame[Shape::kFrames][Shape::kTapsW];
 #pragma GCC unroll 2
       for (int i = 0; i < Shape::kFrames; ++i) {
         if (!has_tap(kFrame - i)) continue;
 #pragma GCC unroll 5
         for (int k = 0; k < Shape::kTapsW; ++k) {
-          const int64_t number = ((kFrame - i) * sum_.h.kernel + tap) * Shape::kTapsW + k;
-          of_frame[i][k] = load(weights + number * kLanes<Acc>);
+          of_frame[i][k] = load(weights + (kFrame - i) * frame_weights_ + k * kLanes<Acc>);
         }
       }
+      const T* source = row;
 #pragma GCC unroll 11
-      for (int j = 0; j < Shape::kTokens + Shape::kTapsW - 1; ++j) {
-        if (kCareful && (begin + j < 0 || begin + j >= sum_.w.size)) continue;
-        const Vector<Acc> token = fetch(row + j * sum_.x.w_stride);
+      for (int j = 0; j < Shape::kTokens + Shape::kTapsW - 1; ++j, source += step_) {
+        if (kEdge && (begin + j < 0 || begin + j >= w_.size)) continue;
+        const Vector<Acc> token = in_register(fetch(source));
 #pragma GCC unroll 2
         for (int i = 0; i < Shape::kFrames; ++i) {
           if (!has_tap(kFrame - i)) continue;
 #pragma GCC unroll 5
           for (int k = 0; k < Shape::kTapsW; ++k) {
-            if (j - k >= 0 && j - k < Shape::kTokens) sums_[i][j - k] += token * of_frame[i][k];
+            if (j - k >= 0 && j - k < Shape::kTokens) sums[i][j - k] += token * of_frame[i][k];
           }
         }
       }
@@ -103,54 +151,46 @@ class DepthwiseTile {
   }
 
   VTFAST_INLINE Vector<Acc> fetch(const T* source) const {
-    if constexpr (kCareful) return load_up_to(source, lanes_);
+    if constexpr (kPartial) return load_partial_as_acc(source, lanes_);
     return load_as_acc(source);
   }
 
-  const DepthwiseSum<T>& sum_;
-  const TilePlace at_;
-  const int64_t lanes_;  // channels from the first of the vector on
-  Vector<Acc> sums_[Shape::kFrames][Shape::kTokens];
+  const PoolAxis w_;
+  const int64_t step_, row_step_, out_step_;  // elements from one token, line or output to the next
+  const int64_t lanes_;                       // channels from the first of the vector on
+  const Vector<Acc> bias_;
+  int64_t num_rows_;               // taps along h that lie on the grid
+  int64_t frame_weights_;          // elements from the weights of one frame of the window to the next
+  const Acc* weights_;             // of the first of these taps
+  const T* rows_[kFramesUnder];    // token 0 of the line under that tap, or null for a frame that does not exist
+  bool has_next_;                  // whether there are lines to fetch
+  const T* next_[Shape::kFrames];  // token 0 of the first line that is under the next line of outputs, but not this one
+  const T* same_[Shape::kFrames];  // the token of x with the place of the line's first output, or null
+  T* out_[Shape::kFrames];
 };
 
-template <class T, class Shape, bool kCareful>
-__attribute__((noinline)) void run_tile(const DepthwiseSum<T>& sum, const TilePlace& at) {
-  DepthwiseTile<T, Shape, kCareful>(sum, at).run();
-}
-
-// One line of outputs along w for one vector of channels; the last tile may overlap the one before it.
 template <class T, class Shape>
-void run_line(const DepthwiseSum<T>& sum, TilePlace at) {
-  const bool whole = (at.vector + 1) * kLanes<AccOf<T>> <= sum.channels;
-  const int64_t last = std::max<int64_t>(sum.w.pooled - Shape::kTokens, 0);
-  for (int64_t w = 0;; w = std::min(w + Shape::kTokens, last)) {
-    at.w = w;
-    const int64_t begin = w - sum.w.padding;
-    const bool inside = begin >= 0 && begin + Shape::kTokens + Shape::kTapsW - 1 <= sum.w.size;
-    if (whole && inside && w + Shape::kTokens <= sum.w.pooled) {
-      run_tile<T, Shape, false>(sum, at);
-    } else {
-      run_tile<T, Shape, true>(sum, at);
-    }
-    if (w >= last) return;
+void run_line(const DepthwiseSum<T>& sum, int64_t clip, int64_t t, int64_t h, int64_t vector) {
+  if ((vector + 1) * kLanes<AccOf<T>> <= sum.channels) {
+    DepthwiseLine<T, Shape, false>(sum, clip, t, h, vector).run();
+  } else {
+    DepthwiseLine<T, Shape, true>(sum, clip, t, h, vector).run();
   }
 }
 
-// How the outputs are handed out: blocks of lines and channels, frame after frame, so that the lines which neighbouring
-// windows share are still in the second-level cache.
-struct TileBlocks {
-  static constexpr int64_t kLines = 8;
-  static constexpr int64_t kVectors = 8;
-
-  int64_t frames, lines, vectors;  // counts of blocks
-  int64_t frames_of_block;
+// How the outputs are handed out: line after line, each with all its frames and as many channels as let the lines under
+// it stay in the second-level cache until the next line is done, which they serve too.
+struct LineGroups {
+  int64_t vectors;  // of a group
+  int64_t count;
 
   template <class T>
-  TileBlocks(const DepthwiseSum<T>& sum, int64_t frames_of_block)
-      : frames((sum.t.pooled + frames_of_block - 1) / frames_of_block),
-        lines((sum.h.pooled + kLines - 1) / kLines),
-        vectors((sum.num_vectors() + kVectors - 1) / kVectors),
-        frames_of_block(frames_of_block) {}
+  explicit LineGroups(const DepthwiseSum<T>& sum) {
+    constexpr int64_t kCached = 384 << 10;
+    const int64_t bytes = sum.h.kernel * sum.t.size * sum.w.size * kLanes<AccOf<T>> * sizeof(T);
+    vectors = std::clamp<int64_t>(kCached / bytes, 1, 8);
+    count = (sum.num_vectors() + vectors - 1) / vectors;
+  }
 };
 
 template <class T, int kTapsT, int kTapsW>
@@ -158,19 +198,16 @@ void sum_tiles(const DepthwiseSum<T>& sum) {
   constexpr int kFrames = TileShape<kTapsT, kTapsW, 1>::most_frames();
   using Shape = TileShape<kTapsT, kTapsW, kFrames>;
   using OneFrame = TileShape<kTapsT, kTapsW, 1>;
-  const TileBlocks blocks(sum, kFrames);
-  parallel_for(sum.batch * blocks.lines * blocks.vectors * blocks.frames, [&](int64_t begin, int64_t end) {
+  const LineGroups groups(sum);
+  parallel_for(sum.batch * groups.count * sum.h.pooled, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t t = item % blocks.frames * kFrames, block = item / blocks.frames;
-      const int64_t first_vector = block % blocks.vectors * TileBlocks::kVectors;
-      const int64_t first_line = block / blocks.vectors % blocks.lines * TileBlocks::kLines;
-      const int64_t clip = block / blocks.vectors / blocks.lines;
-      const int64_t last_line = std::min(first_line + TileBlocks::kLines, sum.h.pooled);
-      const int64_t last_vector = std::min(first_vector + TileBlocks::kVectors, sum.num_vectors());
-      for (int64_t h = first_line; h < last_line; ++h) {
-        for (int64_t vector = first_vector; vector < last_vector; ++vector) {
-          const TilePlace at{clip, t, h, 0, vector};
-          t + kFrames <= sum.t.pooled ? run_line<T, Shape>(sum, at) : run_line<T, OneFrame>(sum, at);
+      const int64_t h = item % sum.h.pooled, group = item / sum.h.pooled % groups.count;
+      const int64_t clip = item / sum.h.pooled / groups.count;
+      const int64_t last_vector = std::min((group + 1) * groups.vectors, sum.num_vectors());
+      for (int64_t t = 0; t < sum.t.pooled; t += kFrames) {
+        for (int64_t vector = group * groups.vectors; vector < last_vector; ++vector) {
+          t + kFrames <= sum.t.pooled ? run_line<T, Shape>(sum, clip, t, h, vector)
+                                      : run_line<T, OneFrame>(sum, clip, t, h, vector);
         }
       }
     }

@@ -81,14 +81,16 @@ class WeightGradient {
   }
 
   void add_bias(int64_t clip, int64_t t, int64_t first, int64_t last) {
-    Acc* target = sums_ + p_.num_taps() * kLane;
-    Vector<Acc> sum = load(target);
     for (int64_t h = first; h < last; ++h) {
       const T* line = grad_line(clip, t, h);
+      Vector<Acc> sum = {};
       for (int64_t w = 0; w < p_.w.pooled; ++w) sum += load_up_to(line + w * gradients_.grad_out.w_stride, lanes_);
+      add_to(sums_ + p_.num_taps() * kLane, sum);
     }
-    store(target, sum);
   }
+
+  // A chunk adds sums of short stretches, which keeps their rounding small.
+  static VTFAST_INLINE void add_to(Acc* target, Vector<Acc> sum) { store(target, load(target) + sum); }
 
   // What the lines [first, last) of frame t of the outputs add to the taps of one frame of the window.
   template <bool kPartial>
@@ -117,12 +119,7 @@ class WeightGradient {
   template <int kRows, int kTaps, bool kPartial>
   __attribute__((noinline)) void slide(const T* frame, int64_t clip, int64_t t, int64_t first, int64_t last,
                                        int64_t row, Acc* target) {
-    Vector<Acc> sums[kRows][kTaps];
-#pragma GCC unroll 5
-    for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 5
-      for (int k = 0; k < kTaps; ++k) sums[i][k] = load(target + (i * kTaps + k) * kLane);
-    }
+    Vector<Acc> sums[kRows][kTaps] = {};
     const int64_t grad_step = gradients_.grad_out.w_stride, padding = p_.w.padding;
     // Up to `inside` every token of x meets a new gradient.
     const int64_t size = p_.w.size, inside = std::clamp<int64_t>(p_.w.pooled - padding, 0, size);
@@ -155,7 +152,7 @@ class WeightGradient {
 #pragma GCC unroll 5
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 5
-      for (int k = 0; k < kTaps; ++k) store(target + (i * kTaps + k) * kLane, sums[i][k]);
+      for (int k = 0; k < kTaps; ++k) add_to(target + (i * kTaps + k) * kLane, sums[i][k]);
     }
   }
 
@@ -179,8 +176,8 @@ class WeightGradient {
     const int64_t from = std::max<int64_t>(0, (axis.padding - tap + axis.stride - 1) / axis.stride);
     const int64_t reach = axis.size - 1 + axis.padding - tap;
     const int64_t to = reach < 0 ? 0 : std::min(axis.pooled, reach / axis.stride + 1);
-    Vector<Acc> sum = load(target);
     for (int64_t h = first; h < last; ++h) {
+      Vector<Acc> sum = {};
       const int64_t line = p_.h.token(h, row);
       if (line < 0 || line >= p_.h.size) continue;
       const T* x = frame + line * p_.x.h_stride;
@@ -189,8 +186,8 @@ class WeightGradient {
         const Vector<Acc> token = load_up_to(x + axis.token(w, tap) * p_.x.w_stride, lanes_);
         sum += token * load_up_to(grad + w * gradients_.grad_out.w_stride, lanes_);
       }
+      add_to(target, sum);
     }
-    store(target, sum);
   }
 
   template <bool kPartial>

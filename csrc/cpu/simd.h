@@ -54,9 +54,19 @@ VTFAST_INLINE void store(T* target, Vector<T> vector) {
   std::memcpy(target, &vector, sizeof(vector));
 }
 
+// The vector, kept in a register: where it is used many times, the compiler would rather read it from memory each time.
+template <class V>
+VTFAST_INLINE V in_register(V vector) {
+  asm("" : "+v"(vector));
+  return vector;
+}
+
 // Fetches the cache line of an address into the second level. Assembly, since GCC takes a function that does nothing
 // but __builtin_prefetch for one without effects and drops its calls.
 VTFAST_INLINE void prefetch(const char* address) { asm volatile("prefetcht1 %0" : : "m"(*address)); }
+
+// The same for a line that is going to be written.
+VTFAST_INLINE void prefetch_to_write(const char* address) { asm volatile("prefetchw %0" : : "m"(*address)); }
 
 template <class T>
 VTFAST_INLINE void prefetch_row(const T* row, int64_t size) {
