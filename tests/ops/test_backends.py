@@ -53,7 +53,7 @@ for dtype in DTYPES:
             problem = make_pooling_attention(*grids, head_dim=head_dim, residual=True, dtype=dtype)
             kernel_check.check(problem)
     for kernel in ((3, 3, 3), (5, 5, 5), (3, 1, 1), (1, 3, 3), (2, 5, 4)):
-        for channels in (7, 16, 40, 100):
+        for channels in (7, 40):
             for stride in ((1, 1, 1), (1, 2, 2)):
                 kernel_check.check(make_depthwise((3, 6, 17), kernel, stride=stride, channels=channels, dtype=dtype))
     kernel_check.check(make_depthwise((3, 6, 7), (3, 3, 3), bias=False, residual=True, channels=33, dtype=dtype))
