@@ -1,4 +1,4 @@
-"""A forward and backward of vtfast's attention, of MViT with its pooling, for a profiler to look at.
+"""A forward and backward of vtfast's attention, of MViT with its pooling, or depthwise convolution, for a profiler.
 
 `python -m benchmarks.gpu.profile_target NUMBER DEVICE [OUTPUT]`; with OUTPUT, torch's own profiler looks, and its times
 a kernel are written there as JSON.
@@ -11,28 +11,34 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.depthwise_peers import VOLUME, depthwise_ways
 from benchmarks.gpu.jobs import natively
 from benchmarks.measure import Way
 from benchmarks.peers import core_ways
 from benchmarks.pooling_peers import ATTENTION, pooling_ways
 from benchmarks.shapes import (
+    FILLING_BLOCK,
+    FILLING_LARGE,
     FILLING_POOLING,
     FILLING_SPACE,
     FILLING_TIME,
     FILLING_WINDOWS,
+    ConvolutionShape,
     PoolingShape,
     SpaceTimeShape,
     WindowShape,
 )
 from benchmarks.space_time_peers import space_time_ways
 
-Shape = WindowShape | SpaceTimeShape | PoolingShape
+Shape = WindowShape | SpaceTimeShape | PoolingShape | ConvolutionShape
 
 SHAPES: Sequence[Shape] = (
     *(shape.shifted() for shape in FILLING_WINDOWS[1:]),
     FILLING_TIME[0],
     FILLING_SPACE,
     *FILLING_POOLING[:2],
+    FILLING_BLOCK,
+    FILLING_LARGE,
 )
 _SMALL = WindowShape("window 2 x 7 x 7", (2, 14, 14), 2, (2, 7, 7)).shifted()
 
@@ -57,6 +63,8 @@ def main(number: int, device: str, output: Path | None) -> None:
 
 
 def _way(shape: Shape, device: str) -> Way:
+    if isinstance(shape, ConvolutionShape):
+        return natively(depthwise_ways(shape, VOLUME, torch.bfloat16, "forward + backward", ["vtfast"], device)[0])
     if isinstance(shape, PoolingShape):
         return natively(pooling_ways(shape, ATTENTION, torch.bfloat16, "forward + backward", ["vtfast"], device)[0])
     if isinstance(shape, WindowShape):
