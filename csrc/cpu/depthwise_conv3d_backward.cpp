@@ -17,7 +17,6 @@ template <class T>
 void differentiate_input(const DepthwiseConv3dParams& p, const DepthwiseConv3dGradients& gradients) {
   using Acc = AccOf<T>;
   const bool dense = p.t.stride == 1 && p.h.stride == 1 && p.w.stride == 1;
-  const std::vector<Acc> weights = vectors_of_taps<Acc>(p.weight, p.channels, p.num_taps(), dense);
   DepthwiseSum<T> sum{p.t,
                       p.h,
                       p.w,
@@ -25,7 +24,8 @@ void differentiate_input(const DepthwiseConv3dParams& p, const DepthwiseConv3dGr
                       p.channels,
                       p.residual,
                       gradients.grad_out,
-                      weights.data(),
+                      static_cast<const Acc*>(p.weight),
+                      dense,
                       nullptr,
                       static_cast<T*>(gradients.d_x)};
   if (!dense)

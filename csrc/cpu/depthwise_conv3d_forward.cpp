@@ -9,7 +9,6 @@ namespace {
 template <class T>
 void run(const DepthwiseConv3dParams& p) {
   using Acc = AccOf<T>;
-  const std::vector<Acc> weights = vectors_of_taps<Acc>(p.weight, p.channels, p.num_taps(), false);
   const DepthwiseSum<T> sum{p.t,
                             p.h,
                             p.w,
@@ -17,7 +16,8 @@ void run(const DepthwiseConv3dParams& p) {
                             p.channels,
                             p.residual,
                             p.x,
-                            weights.data(),
+                            static_cast<const Acc*>(p.weight),
+                            false,
                             static_cast<const Acc*>(p.bias),
                             static_cast<T*>(p.out)};
   if (try_sum_tiles(sum)) return;

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "depthwise_sum.h"
+#include "depthwise_taps.h"
 #include "parallel.h"
 
 namespace vtfast::cpu {
@@ -57,11 +57,11 @@ struct GridLinks {
 
 // kVectors vectors of one output. `source` is the clip's first token, `out` the output.
 template <int kVectors, class T>
-VTFAST_INLINE void sum_links(const DepthwiseSum<T>& sum, const GridLinks& links, int64_t t, int64_t h, int64_t w,
-                             int64_t vector, const T* source, T* out) {
+VTFAST_INLINE void sum_links(const DepthwiseSum<T>& sum, const TapVectors<AccOf<T>>& all_taps, const GridLinks& links,
+                             int64_t t, int64_t h, int64_t w, int64_t vector, const T* source, T* out) {
   using Acc = AccOf<T>;
   const int64_t taps = sum.num_taps(), first = vector * kLanes<Acc>;
-  const Acc* weights = sum.weights_of(vector);
+  const Acc* weights = all_taps.of(vector);
   Vector<Acc> sums[kVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) sums[v] = sum.bias_of(vector + v);
@@ -95,6 +95,7 @@ VTFAST_INLINE void sum_links(const DepthwiseSum<T>& sum, const GridLinks& links,
 template <class T>
 void sum_all_links(const DepthwiseSum<T>& sum, const GridLinks& links) {
   const int64_t frames = links.t.size(), height = links.h.size(), width = links.w.size(), vectors = sum.num_vectors();
+  const TapVectors<AccOf<T>> taps(sum);
   parallel_for(sum.batch * frames * height, [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
       const int64_t h = line % height, t = line / height % frames;
@@ -102,8 +103,8 @@ void sum_all_links(const DepthwiseSum<T>& sum, const GridLinks& links) {
       T* out = sum.out + line * width * sum.channels;
       for (int64_t w = 0; w < width; ++w, out += sum.channels) {
         int64_t vector = 0;
-        for (; vector + 4 <= vectors; vector += 4) sum_links<4>(sum, links, t, h, w, vector, source, out);
-        for (; vector < vectors; ++vector) sum_links<1>(sum, links, t, h, w, vector, source, out);
+        for (; vector + 4 <= vectors; vector += 4) sum_links<4>(sum, taps, links, t, h, w, vector, source, out);
+        for (; vector < vectors; ++vector) sum_links<1>(sum, taps, links, t, h, w, vector, source, out);
       }
     }
   });

@@ -1,8 +1,6 @@
 // A depthwise sum over windows of tokens: the convolution, and the gradient of its input, which is another one.
 #pragma once
 
-#include <vector>
-
 #include "../depthwise_conv3d.h"
 #include "simd.h"
 
@@ -17,15 +15,14 @@ struct DepthwiseSum {
   int64_t batch;
   int64_t channels;
   bool residual;
-  TokenGrid x;         // [B, T, H, W, C]
-  const Acc* weights;  // [vectors, K, lanes], t slowest
-  const Acc* bias;     // [C], or null
-  T* out;              // [B, T', H', W', C]
+  TokenGrid x;        // [B, T, H, W, C]
+  const Acc* weight;  // [C, K], t slowest
+  bool flipped;       // takes the taps in the opposite order
+  const Acc* bias;    // [C], or null
+  T* out;             // [B, T', H', W', C]
 
   int64_t num_vectors() const { return (channels + kLanes<Acc> - 1) / kLanes<Acc>; }
   int64_t num_taps() const { return t.kernel * h.kernel * w.kernel; }
-
-  const Acc* weights_of(int64_t vector) const { return weights + vector * num_taps() * kLanes<Acc>; }
 
   Vector<Acc> bias_of(int64_t vector) const {
     const int64_t first = vector * kLanes<Acc>;
@@ -41,22 +38,5 @@ struct DepthwiseSum {
     return out + ((clip * t.pooled + frame) * h.pooled + row) * w.pooled * channels + vector * kLanes<Acc>;
   }
 };
-
-// The weights of a convolution, [C, K], as [vectors, K, lanes]; in the opposite order of taps if `flipped`.
-template <class Acc>
-std::vector<Acc> vectors_of_taps(const void* weight, int64_t channels, int64_t taps, bool flipped) {
-  constexpr int64_t kLane = kLanes<Acc>;
-  const Acc* source = static_cast<const Acc*>(weight);
-  std::vector<Acc> vectors((channels + kLane - 1) / kLane * kLane * taps);
-  for (int64_t first = 0; first < channels; first += kLane) {
-    const int64_t lanes = channels - first < kLane ? channels - first : kLane;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      Acc* target = vectors.data() + first * taps + tap * kLane;
-      const Acc* column = source + first * taps + (flipped ? taps - 1 - tap : tap);
-      for (int64_t lane = 0; lane < lanes; ++lane) target[lane] = column[lane * taps];
-    }
-  }
-  return vectors;
-}
 
 }  // namespace vtfast::cpu

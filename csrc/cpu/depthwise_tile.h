@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "depthwise_sum.h"
+#include "depthwise_taps.h"
 #include "parallel.h"
 
 namespace vtfast::cpu {
@@ -28,8 +28,10 @@ template <class T, class Shape, bool kPartial>
 class DepthwiseLine {
  public:
   using Acc = AccOf<T>;
+  using Taps = LineTaps<T, Shape::kTapsW>;
 
-  DepthwiseLine(const DepthwiseSum<T>& sum, int64_t clip, int64_t t, int64_t h, int64_t vector)
+  DepthwiseLine(const DepthwiseSum<T>& sum, const TapVectors<Acc>& taps, int64_t clip, int64_t t, int64_t h,
+                int64_t vector)
       : w_(sum.w),
         step_(sum.x.w_stride),
         row_step_(sum.x.h_stride),
@@ -38,10 +40,10 @@ class DepthwiseLine {
         bias_(sum.bias_of(vector)) {
     const int64_t first = sum.h.first_tap(h), all_rows = sum.h.kernel;
     num_rows_ = sum.h.last_tap(h) - first;
-    frame_weights_ = all_rows * Shape::kTapsW * kLanes<Acc>;
+    frame_weights_ = all_rows * kLineWeights;
     const int64_t next = sum.h.token(h, 0) + all_rows;
     has_next_ = next < sum.h.size && h + 1 < sum.h.pooled && t + Shape::kFrames <= sum.t.size;
-    weights_ = sum.weights_of(vector) + first * Shape::kTapsW * kLanes<Acc>;
+    weights_ = taps.of(vector) + first * kLineWeights;
     for (int i = 0; i < kFramesUnder; ++i) {
       const int64_t frame = t + i - sum.t.padding;
       const bool exists = frame >= 0 && frame < sum.t.size;
@@ -67,6 +69,8 @@ class DepthwiseLine {
 
  private:
   static constexpr int kFramesUnder = Shape::kFrames + Shape::kTapsT - 1;  // under the windows of the tile
+
+  static constexpr int64_t kLineWeights = Taps::kSteps * kLanes<Acc>;  // elements
 
   static constexpr bool has_tap(int tap) { return tap >= 0 && tap < Shape::kTapsT; }
 
@@ -123,29 +127,30 @@ class DepthwiseLine {
     const int64_t begin = w - w_.padding;
     const T* row = rows_[kFrame] + begin * step_;
     const Acc* weights = weights_;
-    for (int64_t tap = 0; tap < num_rows_; ++tap, row += row_step_, weights += Shape::kTapsW * kLanes<Acc>) {
-      Vector<Acc> of_frame[Shape::kFrames][Shape::kTapsW];
+    for (int64_t tap = 0; tap < num_rows_; ++tap, row += row_step_, weights += kLineWeights) {
+      Vector<Acc> of_frame[Shape::kFrames][Taps::kSteps];
 #pragma GCC unroll 2
       for (int i = 0; i < Shape::kFrames; ++i) {
         if (!has_tap(kFrame - i)) continue;
 #pragma GCC unroll 5
-        for (int k = 0; k < Shape::kTapsW; ++k) {
-          of_frame[i][k] = load(weights + (kFrame - i) * frame_weights_ + k * kLanes<Acc>);
+        for (int step = 0; step < Taps::kSteps; ++step) {
+          of_frame[i][step] = load(weights + (kFrame - i) * frame_weights_ + step * kLanes<Acc>);
         }
       }
+      Taps line;
       const T* source = row;
 #pragma GCC unroll 11
       for (int j = 0; j < Shape::kTokens + Shape::kTapsW - 1; ++j, source += step_) {
-        if (kEdge && (begin + j < 0 || begin + j >= w_.size)) continue;
-        const Vector<Acc> token = in_register(fetch(source));
+        const bool exists = !kEdge || (begin + j >= 0 && begin + j < w_.size);
+        const Vector<Acc> token = exists ? fetch(source) : Vector<Acc>{};
+        const auto add = [&](int step, int output, Vector<Acc> operand) __attribute__((always_inline)) {
 #pragma GCC unroll 2
-        for (int i = 0; i < Shape::kFrames; ++i) {
-          if (!has_tap(kFrame - i)) continue;
-#pragma GCC unroll 5
-          for (int k = 0; k < Shape::kTapsW; ++k) {
-            if (j - k >= 0 && j - k < Shape::kTokens) sums[i][j - k] += token * of_frame[i][k];
+          for (int i = 0; i < Shape::kFrames; ++i) {
+            if (!has_tap(kFrame - i)) continue;
+            sums[i][output] = Taps::multiply_add(operand, of_frame[i][step], sums[i][output]);
           }
-        }
+        };
+        line.template meet<Shape::kTokens>(j, exists, token, add);
       }
     }
   }
@@ -170,11 +175,12 @@ class DepthwiseLine {
 };
 
 template <class T, class Shape>
-void run_line(const DepthwiseSum<T>& sum, int64_t clip, int64_t t, int64_t h, int64_t vector) {
+void run_line(const DepthwiseSum<T>& sum, const TapVectors<AccOf<T>>& taps, int64_t clip, int64_t t, int64_t h,
+              int64_t vector) {
   if ((vector + 1) * kLanes<AccOf<T>> <= sum.channels) {
-    DepthwiseLine<T, Shape, false>(sum, clip, t, h, vector).run();
+    DepthwiseLine<T, Shape, false>(sum, taps, clip, t, h, vector).run();
   } else {
-    DepthwiseLine<T, Shape, true>(sum, clip, t, h, vector).run();
+    DepthwiseLine<T, Shape, true>(sum, taps, clip, t, h, vector).run();
   }
 }
 
@@ -186,9 +192,10 @@ struct LineGroups {
 
   template <class T>
   explicit LineGroups(const DepthwiseSum<T>& sum) {
-    constexpr int64_t kCached = 384 << 10;
+    constexpr int64_t kCached = 384 << 10, kWantedItems = 64;
     const int64_t bytes = sum.h.kernel * sum.t.size * sum.w.size * kLanes<AccOf<T>> * sizeof(T);
-    vectors = std::clamp<int64_t>(kCached / bytes, 1, 8);
+    const int64_t shared = sum.num_vectors() * sum.batch * sum.h.pooled / kWantedItems;
+    vectors = std::clamp<int64_t>(std::min(kCached / bytes, shared), 1, 8);
     count = (sum.num_vectors() + vectors - 1) / vectors;
   }
 };
@@ -198,6 +205,7 @@ void sum_tiles(const DepthwiseSum<T>& sum) {
   constexpr int kFrames = TileShape<kTapsT, kTapsW, 1>::most_frames();
   using Shape = TileShape<kTapsT, kTapsW, kFrames>;
   using OneFrame = TileShape<kTapsT, kTapsW, 1>;
+  const auto taps = TapVectors<AccOf<T>>::template of_lines<LineTaps<T, kTapsW>>(sum);
   const LineGroups groups(sum);
   parallel_for(sum.batch * groups.count * sum.h.pooled, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
@@ -206,18 +214,30 @@ void sum_tiles(const DepthwiseSum<T>& sum) {
       const int64_t last_vector = std::min((group + 1) * groups.vectors, sum.num_vectors());
       for (int64_t t = 0; t < sum.t.pooled; t += kFrames) {
         for (int64_t vector = group * groups.vectors; vector < last_vector; ++vector) {
-          t + kFrames <= sum.t.pooled ? run_line<T, Shape>(sum, clip, t, h, vector)
-                                      : run_line<T, OneFrame>(sum, clip, t, h, vector);
+          t + kFrames <= sum.t.pooled ? run_line<T, Shape>(sum, taps, clip, t, h, vector)
+                                      : run_line<T, OneFrame>(sum, taps, clip, t, h, vector);
         }
       }
     }
   });
 }
 
+// Windows along t alone see lines of h as one long line, if these follow each other in memory.
+template <class T>
+DepthwiseSum<T> with_long_lines(DepthwiseSum<T> sum) {
+  const bool along_t = sum.h.kernel == 1 && sum.w.kernel == 1 && sum.h.padding == 0 && sum.w.padding == 0;
+  if (along_t && sum.x.h_stride == sum.w.size * sum.x.w_stride) {
+    sum.w = PoolAxis::make(sum.h.size * sum.w.size, 1, 1);
+    sum.h = PoolAxis::make(1, 1, 1);
+  }
+  return sum;
+}
+
 // Whether there are tiles for these windows; then they have done the sum.
 template <class T>
-bool try_sum_tiles(const DepthwiseSum<T>& sum) {
+bool try_sum_tiles(DepthwiseSum<T> sum) {
   if (sum.t.stride != 1 || sum.h.stride != 1 || sum.w.stride != 1) return false;
+  sum = with_long_lines(sum);
   const auto has_taps = [&](int64_t t, int64_t w) { return sum.t.kernel == t && sum.w.kernel == w; };
   if (has_taps(3, 3)) return sum_tiles<T, 3, 3>(sum), true;
   if (has_taps(5, 5)) return sum_tiles<T, 5, 5>(sum), true;
