@@ -192,7 +192,7 @@ struct LineGroups {
 
   template <class T>
   explicit LineGroups(const DepthwiseSum<T>& sum) {
-    constexpr int64_t kCached = 384 << 10, kWantedItems = 64;
+    constexpr int64_t kCached = 128 << 10, kWantedItems = 64;
     const int64_t bytes = sum.h.kernel * sum.t.size * sum.w.size * kLanes<AccOf<T>> * sizeof(T);
     const int64_t shared = sum.num_vectors() * sum.batch * sum.h.pooled / kWantedItems;
     vectors = std::clamp<int64_t>(std::min(kCached / bytes, shared), 1, 8);

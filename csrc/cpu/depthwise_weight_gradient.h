@@ -99,7 +99,7 @@ class WeightGradient {
     Acc* sums = sums_ + tap * p_.h.kernel * p_.w.kernel * kLane;
     const auto add = [&]<int kRows, int kTaps>() {
       for (int64_t row = 0; row < p_.h.kernel; row += kRows) {
-        slide<kRows, kTaps, kPartial>(frame, clip, t, first, last, row, sums + row * kTaps * kLane);
+        slide<kRows, kTaps, kPartial>(frame, clip, t, tap, first, last, row, sums + row * kTaps * kLane);
       }
     };
     const bool slides = p_.w.stride == 1;
@@ -117,8 +117,8 @@ class WeightGradient {
   // kRows lines of the window by kTaps taps along w: every token of x meets the gradients of the kTaps outputs over it,
   // which stay in registers as they move along.
   template <int kRows, int kTaps, bool kPartial>
-  __attribute__((noinline)) void slide(const T* frame, int64_t clip, int64_t t, int64_t first, int64_t last,
-                                       int64_t row, Acc* target) {
+  __attribute__((noinline)) void slide(const T* frame, int64_t clip, int64_t t, int64_t tap, int64_t first,
+                                       int64_t last, int64_t row, Acc* target) {
     Vector<Acc> sums[kRows][kTaps] = {};
     const int64_t grad_step = gradients_.grad_out.w_stride, padding = p_.w.padding;
     // Up to `inside` every token of x meets a new gradient.
@@ -133,6 +133,10 @@ class WeightGradient {
         over[k - 1] = output >= 0 && output < p_.w.pooled ? fetch<kPartial>(grad + output * grad_step) : Vector<Acc>{};
       }
       const T* next = grad + padding * grad_step;
+      // The frames that follow, which the processor does not guess.
+      const bool fetches = t + 1 < p_.t.pooled && tap + 1 == p_.t.kernel && row == 0;
+      const T* next_x = frame + p_.x.t_stride + h * p_.h.stride * p_.x.h_stride;
+      const T* next_grad = grad + gradients_.grad_out.t_stride;
       const auto add_token = [&](Vector<Acc> newest) __attribute__((always_inline)) {
 #pragma GCC unroll 5
         for (int k = kTaps - 1; k > 0; --k) over[k] = over[k - 1];
@@ -145,6 +149,10 @@ class WeightGradient {
           for (int k = 0; k < kTaps; ++k) sums[i][k] += token * over[k];
         }
       };
+      if (fetches) {
+        for (int64_t w = 0; w < size; ++w) prefetch(reinterpret_cast<const char*>(next_x + w * p_.x.w_stride));
+        for (int64_t w = 0; w < p_.w.pooled; ++w) prefetch(reinterpret_cast<const char*>(next_grad + w * grad_step));
+      }
       int64_t w = 0;
       for (; w < inside; ++w, next += grad_step) add_token(fetch<kPartial>(next));
       for (; w < size; ++w) add_token(Vector<Acc>{});
