@@ -143,6 +143,17 @@ def test_positions_of_another_size(size: tuple[int, int], dialect: Dialect) -> N
     torch.testing.assert_close(model.positional_embedding.data, torch.cat([positions[:1], places]))
 
 
+def test_positions_of_a_square_in_a_rectangle_of_as_many_places() -> None:
+    """The authors' are resized although they would fit; those that vtfast saved may be of that rectangle."""
+    square, rectangle = other(small_uniformer_v2(image_size=64)), small_uniformer_v2(image_size=(128, 32))
+    load_checkpoint(rectangle, square)
+    assert torch.equal(rectangle.positional_embedding, square["positional_embedding"])
+    load_checkpoint(rectangle, dialects.uniformer_v2(square))
+    image = square["positional_embedding"][1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
+    places = F.interpolate(image, size=(8, 2), mode="bicubic")[0].flatten(1).t()
+    torch.testing.assert_close(rectangle.positional_embedding.data[1:], places)
+
+
 def test_positions_of_a_rectangle_stay_its_own() -> None:
     weights = other(small_uniformer_v2(image_size=(48, 32)))
     with pytest.raises(ValueError, match=r"positional_embedding \(model \(10, 24\), checkpoint \(7, 24\)\)"):

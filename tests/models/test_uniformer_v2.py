@@ -249,6 +249,8 @@ def test_fused_model_gives_the_same_logits() -> None:
     assert (count, len(list(model.buffers()))) == (18, 0)
     torch.testing.assert_close(model(CLIP.double()), expected)
     torch.testing.assert_close(model.fuse()(CLIP.double()), expected)
+    with pytest.raises(RuntimeError, match=r"fuse\(\) needs a model in evaluation mode"):
+        model.train().fuse()
 
 
 def test_reset_classifier_and_weight_decay() -> None:

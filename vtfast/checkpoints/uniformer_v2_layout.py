@@ -37,17 +37,20 @@ RULES: list[Rule] = [
 
 def converted(state_dict: Mapping[str, Tensor], rules: Sequence[Rule], model: nn.Module) -> dict[str, Tensor]:
     """Renamed by `rules`, convolutions of single tokens as linear layers, positions resized to those of `model`."""
-    return fit_positions(squeezed(rename(state_dict, rules), model), model)
+    return fit_positions(squeezed(rename(state_dict, rules), model), model, always_square=True)
 
 
-def fit_positions(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def fit_positions(
+    state_dict: Mapping[str, Tensor], model: nn.Module, *, always_square: bool = False
+) -> dict[str, Tensor]:
     """The positions of a square of places, resized bicubically to those of `model`; the authors only know one size.
 
-    Where they are of no square, and in other architectures, all is as it was.
+    Where they are of no square, and in other architectures, all is as it was; and where they are as many as the model's,
+    unless they are `always_square`, as those of the authors are and those that vtfast saved need not be.
     """
     fitted, name = dict(state_dict), "positional_embedding"
     own, value = model.state_dict().get(name), state_dict.get(name)
-    if own is None or value is None or value.dim() != 2 or len(value) == len(own):
+    if own is None or value is None or value.dim() != 2 or (len(value) == len(own) and not always_square):
         return fitted
     side = isqrt(len(value) - 1)
     if side > 0 and side * side == len(value) - 1:

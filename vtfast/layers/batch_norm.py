@@ -46,6 +46,20 @@ def fold_into_previous(layer: nn.Conv3d, norm: nn.Module) -> nn.Module:
     return nn.Identity()
 
 
+def fold_all(model: nn.Module) -> None:
+    """Calls `fold_norms()` of every module in `model` that has such a method.
+
+    Raises:
+        RuntimeError: the model is in training mode, where the statistics are those of each batch.
+    """
+    if model.training:
+        raise RuntimeError("fuse() needs a model in evaluation mode, got one in training mode: call eval() first")
+    for module in list(model.modules()):
+        fold_norms = getattr(module, "fold_norms", None)
+        if fold_norms is not None:
+            fold_norms()
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """While it lasts, batch normalisation inside `module` updates copies of its running statistics.

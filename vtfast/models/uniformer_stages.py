@@ -5,8 +5,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from vtfast.layers import ConvolutionalStem, LocalRelationBlock
-from vtfast.layers.batch_norm import batch_norm
+from vtfast.layers.batch_norm import batch_norm, fold_all
 from vtfast.layers.patch_embedding import check_clip
 from vtfast.models.backbone import Backbone, init_linear, rising, run_block
 from vtfast.models.features import StageInfo
@@ -65,11 +64,7 @@ class UniFormerStages(Backbone):
             RuntimeError: the model is in training mode, where the statistics are those of each batch.
             ValueError: a normalisation has no running statistics.
         """
-        if self.training:
-            raise RuntimeError("fuse() needs a model in evaluation mode, got one in training mode: call eval() first")
-        for module in list(self.modules()):
-            if isinstance(module, (LocalRelationBlock, ConvolutionalStem)):
-                module.fold_norms()
+        fold_all(self)
         return self
 
     def _init_global_stages(self) -> None:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from vtfast.layers import OverlappingPatchEmbed3d, PatchEmbed3d
+from vtfast.layers.batch_norm import fold_all
 from vtfast.layers.position_embedding import resize_places
 from vtfast.models.backbone import Backbone, pair, rising, run_block
 from vtfast.models.features import StageInfo, resolve_indices
-from vtfast.models.uniformer_v2_blocks import Block, GlobalBlock, TemporalRelation
+from vtfast.models.uniformer_v2_blocks import Block, GlobalBlock
 from vtfast.ops._arguments import Triple
 
 __all__ = ["UniFormerV2"]
@@ -194,14 +195,15 @@ class UniFormerV2(Backbone):
         self.temporal_cls_token = self.fuse_tokens = self.balance = None
 
     def fuse(self) -> "UniFormerV2":
-        """Makes the batch normalisation of local relations part of the layers behind it; for evaluation only.
+        """Makes the batch normalisation of local relations part of the layers behind it; for inference.
 
         Returns:
             The model itself, which gives the same logits with fewer parameters, and takes no checkpoint any more.
+
+        Raises:
+            RuntimeError: the model is in training mode, where the statistics are those of each batch.
         """
-        for module in self.modules():
-            if isinstance(module, TemporalRelation):
-                module.fold_norm()
+        fold_all(self)
         return self
 
     def _forward_blocks(

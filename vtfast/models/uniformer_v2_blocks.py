@@ -47,7 +47,7 @@ class TemporalRelation(nn.Module):
         reduced = linear(batch_norm(x, self.norm), self.reduce)
         return linear(self.conv.tokens(reduced), self.expand, residual=residual)
 
-    def fold_norm(self) -> None:
+    def fold_norms(self) -> None:
         """Makes the normalisation part of the linear layer behind it, for evaluation."""
         self.norm = fold_into_next(self.norm, self.reduce)
 
