@@ -45,8 +45,8 @@ def fit_positions(
 ) -> dict[str, Tensor]:
     """The positions of a square of places, resized bicubically to those of `model`; the authors only know one size.
 
-    Where they are of no square, and in other architectures, all is as it was; and where they are as many as the model's,
-    unless they are `always_square`, as those of the authors are and those that vtfast saved need not be.
+    Where they are of no square, and in other architectures, all is as it was; and where they are as many as the
+    model's, unless they are `always_square`, as those of the authors are and those that vtfast saved need not be.
     """
     fitted, name = dict(state_dict), "positional_embedding"
     own, value = model.state_dict().get(name), state_dict.get(name)
