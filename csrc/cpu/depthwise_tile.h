@@ -61,16 +61,19 @@ class DepthwiseLine {
     const int64_t last = std::max<int64_t>(w_.pooled - Shape::kTokens, 0);
     for (int64_t w = 0;; w = std::min(w + Shape::kTokens, last)) {
       const int64_t begin = w - w_.padding;
-      const bool inside = begin >= 0 && begin + Shape::kTokens + Shape::kTapsW - 1 <= w_.size;
-      inside&& w + Shape::kTokens <= w_.pooled ? run_tile<false>(w) : run_tile<true>(w);
+      const bool is_inside = begin >= 0 && begin + Shape::kTokens + Shape::kTapsW - 1 <= w_.size;
+      if (is_inside && w + Shape::kTokens <= w_.pooled) {
+        run_tile<false>(w);
+      } else {
+        run_tile<true>(w);
+      }
       if (w >= last) return;
     }
   }
 
  private:
   static constexpr int kFramesUnder = Shape::kFrames + Shape::kTapsT - 1;  // under the windows of the tile
-
-  static constexpr int64_t kLineWeights = Taps::kSteps * kLanes<Acc>;  // elements
+  static constexpr int64_t kLineWeights = Taps::kSteps * kLanes<Acc>;      // elements of a line of the window
 
   static constexpr bool has_tap(int tap) { return tap >= 0 && tap < Shape::kTapsT; }
 

@@ -120,6 +120,7 @@ class WeightGradient {
   __attribute__((noinline)) void slide(const T* frame, int64_t clip, int64_t t, int64_t tap, int64_t first,
                                        int64_t last, int64_t row, Acc* target) {
     Vector<Acc> sums[kRows][kTaps] = {};
+    const bool fetches = t + 1 < p_.t.pooled && tap + 1 == p_.t.kernel && row == 0;
     const int64_t grad_step = gradients_.grad_out.w_stride, padding = p_.w.padding;
     // Up to `inside` every token of x meets a new gradient.
     const int64_t size = p_.w.size, inside = std::clamp<int64_t>(p_.w.pooled - padding, 0, size);
@@ -133,10 +134,6 @@ class WeightGradient {
         over[k - 1] = output >= 0 && output < p_.w.pooled ? fetch<kPartial>(grad + output * grad_step) : Vector<Acc>{};
       }
       const T* next = grad + padding * grad_step;
-      // The frames that follow, which the processor does not guess.
-      const bool fetches = t + 1 < p_.t.pooled && tap + 1 == p_.t.kernel && row == 0;
-      const T* next_x = frame + p_.x.t_stride + h * p_.h.stride * p_.x.h_stride;
-      const T* next_grad = grad + gradients_.grad_out.t_stride;
       const auto add_token = [&](Vector<Acc> newest) __attribute__((always_inline)) {
 #pragma GCC unroll 5
         for (int k = kTaps - 1; k > 0; --k) over[k] = over[k - 1];
@@ -149,10 +146,7 @@ class WeightGradient {
           for (int k = 0; k < kTaps; ++k) sums[i][k] += token * over[k];
         }
       };
-      if (fetches) {
-        for (int64_t w = 0; w < size; ++w) prefetch(reinterpret_cast<const char*>(next_x + w * p_.x.w_stride));
-        for (int64_t w = 0; w < p_.w.pooled; ++w) prefetch(reinterpret_cast<const char*>(next_grad + w * grad_step));
-      }
+      if (fetches) fetch_next_frame(frame, grad, h);
       int64_t w = 0;
       for (; w < inside; ++w, next += grad_step) add_token(fetch<kPartial>(next));
       for (; w < size; ++w) add_token(Vector<Acc>{});
@@ -161,6 +155,16 @@ class WeightGradient {
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 5
       for (int k = 0; k < kTaps; ++k) add_to(target + (i * kTaps + k) * kLane, sums[i][k]);
+    }
+  }
+
+  // What the processor does not guess: the lines of the next frames, that of x the last under the window.
+  void fetch_next_frame(const T* frame, const T* grad, int64_t h) const {
+    const T* x = frame + p_.x.t_stride + h * p_.h.stride * p_.x.h_stride;
+    for (int64_t w = 0; w < p_.w.size; ++w) prefetch(reinterpret_cast<const char*>(x + w * p_.x.w_stride));
+    const TokenGrid& grid = gradients_.grad_out;
+    for (int64_t w = 0; w < p_.w.pooled; ++w) {
+      prefetch(reinterpret_cast<const char*>(grad + grid.t_stride + w * grid.w_stride));
     }
   }
 
