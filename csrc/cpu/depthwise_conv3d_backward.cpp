@@ -4,6 +4,7 @@
 #include "depthwise_links.h"
 #include "depthwise_tile.h"
 #include "depthwise_weight_gradient.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -99,31 +100,12 @@ int64_t workspace_size(const DepthwiseConv3dParams& p, const DepthwiseConv3dGrad
 
 int64_t depthwise_conv3d_workspace_size(const DepthwiseConv3dParams& params,
                                         const DepthwiseConv3dGradients& gradients) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return workspace_size<float>(params, gradients);
-    case DataType::kBFloat16:
-      return workspace_size<BFloat16>(params, gradients);
-    case DataType::kFloat16:
-      return workspace_size<Float16>(params, gradients);
-    case DataType::kFloat64:
-      return workspace_size<double>(params, gradients);
-  }
-  return 0;
+  return with_data_type(params.data_type, [&]<class T>() { return workspace_size<T>(params, gradients); });
 }
 
 void depthwise_conv3d_backward(const DepthwiseConv3dParams& params, const DepthwiseConv3dGradients& gradients,
                                void* workspace) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return run<float>(params, gradients, workspace);
-    case DataType::kBFloat16:
-      return run<BFloat16>(params, gradients, workspace);
-    case DataType::kFloat16:
-      return run<Float16>(params, gradients, workspace);
-    case DataType::kFloat64:
-      return run<double>(params, gradients, workspace);
-  }
+  with_data_type(params.data_type, [&]<class T>() { return run<T>(params, gradients, workspace); });
 }
 
 }  // namespace vtfast::cpu

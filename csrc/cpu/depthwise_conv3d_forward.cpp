@@ -2,6 +2,7 @@
 #include "depthwise_conv3d.h"
 #include "depthwise_links.h"
 #include "depthwise_tile.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -27,16 +28,7 @@ void run(const DepthwiseConv3dParams& p) {
 }  // namespace
 
 void depthwise_conv3d_forward(const DepthwiseConv3dParams& params) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return run<float>(params);
-    case DataType::kBFloat16:
-      return run<BFloat16>(params);
-    case DataType::kFloat16:
-      return run<Float16>(params);
-    case DataType::kFloat64:
-      return run<double>(params);
-  }
+  with_data_type(params.data_type, [&]<class T>() { return run<T>(params); });
 }
 
 }  // namespace vtfast::cpu

@@ -2,6 +2,7 @@
 #include "grid_attention.h"
 #include "parallel.h"
 #include "short_backward.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -170,16 +171,13 @@ int64_t backward_workspace_size(const GridAttentionParams& p, const GridAttentio
 }
 
 void grid_attention_backward(const GridAttentionParams& p, const GridAttentionGradients& gradients, void* workspace) {
-  switch (p.data_type) {
-    case DataType::kFloat32:
-      return run<FusedDot<float>, float>(p, gradients, workspace);
-    case DataType::kBFloat16:
-      return run_bfloat16(p, gradients, workspace);
-    case DataType::kFloat16:
-      return run<FusedDot<float>, Float16>(p, gradients, workspace);
-    case DataType::kFloat64:
-      return run<FusedDot<double>, double>(p, gradients, workspace);
-  }
+  with_data_type(p.data_type, [&]<class T>() {
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      run_bfloat16(p, gradients, workspace);
+    } else {
+      run<FusedDot<AccOf<T>>, T>(p, gradients, workspace);
+    }
+  });
 }
 
 }  // namespace vtfast::cpu

@@ -2,6 +2,7 @@
 #include "grid_attention.h"
 #include "parallel.h"
 #include "short_forward.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -95,16 +96,13 @@ int64_t forward_workspace_size(const GridAttentionParams& p) {
 }
 
 void grid_attention_forward(const GridAttentionParams& p, void* workspace) {
-  switch (p.data_type) {
-    case DataType::kFloat32:
-      return run<FusedDot<float>, float>(p, workspace);
-    case DataType::kBFloat16:
-      return run_bfloat16(p, workspace);
-    case DataType::kFloat16:
-      return run<FusedDot<float>, Float16>(p, workspace);
-    case DataType::kFloat64:
-      return run<FusedDot<double>, double>(p, workspace);
-  }
+  with_data_type(p.data_type, [&]<class T>() {
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      run_bfloat16(p, workspace);
+    } else {
+      run<FusedDot<AccOf<T>>, T>(p, workspace);
+    }
+  });
 }
 
 }  // namespace vtfast::cpu

@@ -6,6 +6,7 @@
 #include "pool_tokens.h"
 #include "pool_window.h"
 #include "pool_winners.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -378,16 +379,7 @@ int64_t pool_tokens_workspace_size(const PoolTokensParams& p) {
 }
 
 void pool_tokens_backward(const PoolTokensParams& params, const PoolTokensGradients& gradients, void* workspace) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return run_or_copy<float>(params, gradients, workspace);
-    case DataType::kBFloat16:
-      return run_or_copy<BFloat16>(params, gradients, workspace);
-    case DataType::kFloat16:
-      return run_or_copy<Float16>(params, gradients, workspace);
-    case DataType::kFloat64:
-      return run_or_copy<double>(params, gradients, workspace);
-  }
+  with_data_type(params.data_type, [&]<class T>() { return run_or_copy<T>(params, gradients, workspace); });
 }
 
 }  // namespace vtfast::cpu

@@ -2,6 +2,7 @@
 #include "parallel.h"
 #include "pool_tokens.h"
 #include "pool_window.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -77,16 +78,7 @@ void run(const PoolTokensParams& p) {
 }  // namespace
 
 void pool_tokens_forward(const PoolTokensParams& params) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return run<float>(params);
-    case DataType::kBFloat16:
-      return run<BFloat16>(params);
-    case DataType::kFloat16:
-      return run<Float16>(params);
-    case DataType::kFloat64:
-      return run<double>(params);
-  }
+  with_data_type(params.data_type, [&]<class T>() { return run<T>(params); });
 }
 
 }  // namespace vtfast::cpu

@@ -2,6 +2,7 @@
 #include "parallel.h"
 #include "pooled_head.h"
 #include "pooling_attention.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -230,16 +231,13 @@ int64_t pooling_attention_workspace_size(const PoolingAttentionParams& p) {
 
 void pooling_attention_backward(const PoolingAttentionParams& params, const PoolingAttentionGradients& gradients,
                                 void* workspace) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return run<FusedDot<float>, float>(params, gradients, workspace);
-    case DataType::kBFloat16:
-      return run_bfloat16(params, gradients, workspace);
-    case DataType::kFloat16:
-      return run<FusedDot<float>, Float16>(params, gradients, workspace);
-    case DataType::kFloat64:
-      return run<FusedDot<double>, double>(params, gradients, workspace);
-  }
+  with_data_type(params.data_type, [&]<class T>() {
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      run_bfloat16(params, gradients, workspace);
+    } else {
+      run<FusedDot<AccOf<T>>, T>(params, gradients, workspace);
+    }
+  });
 }
 
 }  // namespace vtfast::cpu

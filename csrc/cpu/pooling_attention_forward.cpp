@@ -2,6 +2,7 @@
 #include "parallel.h"
 #include "pooled_head.h"
 #include "pooling_attention.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -99,16 +100,13 @@ void run_bfloat16(const PoolingAttentionParams& p) {
 }  // namespace
 
 void pooling_attention_forward(const PoolingAttentionParams& params) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return run<FusedDot<float>, float>(params);
-    case DataType::kBFloat16:
-      return run_bfloat16(params);
-    case DataType::kFloat16:
-      return run<FusedDot<float>, Float16>(params);
-    case DataType::kFloat64:
-      return run<FusedDot<double>, double>(params);
-  }
+  with_data_type(params.data_type, [&]<class T>() {
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      run_bfloat16(params);
+    } else {
+      run<FusedDot<AccOf<T>>, T>(params);
+    }
+  });
 }
 
 }  // namespace vtfast::cpu

@@ -4,6 +4,7 @@
 
 #include "parallel.h"
 #include "simd.h"
+#include "with_data_type.h"
 
 namespace vtfast::cpu {
 namespace {
@@ -104,16 +105,7 @@ void run(const RotaryEmbeddingParams& p) {
 }  // namespace
 
 void rotary_embedding(const RotaryEmbeddingParams& params) {
-  switch (params.data_type) {
-    case DataType::kFloat32:
-      return run<float>(params);
-    case DataType::kBFloat16:
-      return run<BFloat16>(params);
-    case DataType::kFloat16:
-      return run<Float16>(params);
-    case DataType::kFloat64:
-      return run<double>(params);
-  }
+  with_data_type(params.data_type, [&]<class T>() { return run<T>(params); });
 }
 
 }  // namespace vtfast::cpu
