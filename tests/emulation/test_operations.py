@@ -47,8 +47,8 @@ class Run:
         return [report.read_text() for report in self.folder.glob("report*")]
 
 
-# Sanitizer, architecture, order of threads, and tests. To a sanitizer float16 is bfloat16: each has one of them. That of
-# threads is slow enough for two.
+# Sanitizer, architecture, order of threads, and tests. To a sanitizer float16 is bfloat16: each has one of them. That
+# of threads is slow enough for two.
 RUNS = {
     "address": ("address", 90, 1, "not bfloat16"),
     "threads, grid attention": ("thread", 80, 2, "not pool and not -float16 and not [float16"),
