@@ -1,5 +1,7 @@
 """UniFormerV2 as a peer: mmaction2's."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -68,9 +70,15 @@ def _mmaction2_uniformer_v2(shape: ModelShape) -> nn.Module:
     return model
 
 
-def _options(shape: ModelShape) -> dict[str, float]:
-    """Without anything random in training."""
-    return {"drop_rate": 0.0, "mlp_drop_rate": 0.0, "drop_path_rate": 0.0, "global_drop_path_rate": 0.0}
+def _options(shape: ModelShape) -> dict[str, Any]:
+    """Without anything random in training, and for the size of the clip, which is the only one mmaction2's takes."""
+    return {
+        "image_size": shape.clip[3:],
+        "drop_rate": 0.0,
+        "mlp_drop_rate": 0.0,
+        "drop_path_rate": 0.0,
+        "global_drop_path_rate": 0.0,
+    }
 
 
 MMACTION2_UNIFORMER_V2 = Upstream(

@@ -20,7 +20,7 @@ SMALL = ModelShape(
 SMALL_V2 = ModelShape(
     "uniformer_v2_b16",
     (1, 3, 4, 48, 48),
-    {"image_size": 48, "embed_dim": 24, "depth": 3, "num_heads": 3, "global_depth": 2, "num_classes": 7},
+    {"embed_dim": 24, "depth": 3, "num_heads": 3, "global_depth": 2, "num_classes": 7},
 )
 
 
