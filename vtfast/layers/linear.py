@@ -16,6 +16,7 @@ from torch.nn.modules import module as _module
 
 from vtfast import _library
 from vtfast._backend import current_backend
+from vtfast.ops._arguments import is_observed
 
 # Channels of the input from which on torch's own product in float32 is the faster: MKL's, which is made for Intel.
 _DEEP = 512 if _library.processor_vendor() == "intel" else math.inf
@@ -123,7 +124,7 @@ def can_fuse(
     """
     if torch.compiler.is_compiling() or not _AVAILABLE or current_backend() == "reference":
         return False
-    if not all(map(_is_bare, layers)) or _is_observed():
+    if not all(map(_is_bare, layers)) or is_observed():
         return False
     tensors = (x, residual, *(tensor for layer in layers for tensor in (layer.weight, layer.bias)))
     return (
@@ -160,13 +161,3 @@ def _is_bare(layer: nn.Linear) -> bool:
         _module._global_backward_hooks,
     )
     return type(layer) is nn.Linear and "forward" not in vars(layer) and not any(hooks)
-
-
-def _is_observed() -> bool:
-    """Under a tracer, a function transform, forward-mode differentiation or a dispatch mode."""
-    return (
-        torch._C._get_tracing_state() is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
-    )

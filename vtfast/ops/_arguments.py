@@ -93,3 +93,13 @@ def fold_mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     """A tensor under vmap with the mapped dimension, of `size`, folded into the batch; None repeats it."""
     stacked = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
     return stacked.flatten(0, 1)
+
+
+def is_observed() -> bool:
+    """Whether this runs under a tracer, a function transform, forward-mode differentiation or a dispatch mode."""
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+    )

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from vtfast import _library, reference
 from vtfast._backend import use_native
-from vtfast.ops._arguments import Triple, autocast, check_float_tensor, check_same_device, triple
+from vtfast.ops._arguments import (
+    Triple,
+    autocast,
+    check_float_tensor,
+    check_same_device,
+    is_observed,
+    triple,
+)
 
 
 def depthwise_conv3d(
@@ -58,8 +65,9 @@ def depthwise_conv3d(
     if not use_native("depthwise_conv3d", reasons_against(x)):
         return reference.depthwise_conv3d(x, weight, bias, stride=stride, padding=padding, residual=residual)
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
-    bias = None if bias is None else bias.to(acc)
-    out: Tensor = torch.ops.vtfast.depthwise_conv3d.default(x, weight.to(acc), bias, stride, padding, residual)
+    inputs = (x, weight.to(acc), None if bias is None else bias.to(acc), stride, padding, residual)
+    plain = not torch.compiler.is_compiling() and not is_observed()
+    out: Tensor = (_Convolution.apply if plain else torch.ops.vtfast.depthwise_conv3d.default)(*inputs)
     return out
 
 
@@ -149,6 +157,24 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 
 def _second_derivative(ctx: Any, *grads: Tensor | None) -> None:
     raise NotImplementedError('depthwise_conv3d has no second derivative; the backend "reference" has')
+
+
+class _Convolution(torch.autograd.Function):
+    """The operation with the same gradient as the registered one, in half the time between the kernels.
+
+    A small convolution takes less time than the way to a registered gradient, which goes through Python three times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        _setup_context(ctx, inputs, inputs[0])
+        with torch._C._AutoDispatchBelowAutograd():
+            out: Tensor = torch.ops.vtfast.depthwise_conv3d.default(*inputs)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, grad_out)
 
 
 torch.library.register_autograd("vtfast::depthwise_conv3d", _backward, setup_context=_setup_context)
