@@ -5,10 +5,11 @@ https://arxiv.org/abs/2201.04676.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from vtfast.layers import GlobalRelationBlock, LocalRelationBlock, SplitRelationBlock, StridedPatchEmbed3d
+from vtfast.layers import GlobalRelationBlock, SplitRelationBlock, StridedPatchEmbed3d
 from vtfast.models.features import resolve_indices
 from vtfast.models.uniformer_stages import PATCH, UniFormerStages, check_stages
 
@@ -70,24 +71,20 @@ class UniFormer(UniFormerStages):
             kernel = (3, 2, 2) if std else (1, 2, 2)
             return StridedPatchEmbed3d(embed_dims[stage - 1], embed_dims[stage], kernel, (1, 2, 2))
 
-        def make_block(stage: int, index: int, rate: float) -> nn.Module:
-            dim = embed_dims[stage]
-            hidden_dim = int(dim * mlp_ratio)
-            if stage < 2:
-                return LocalRelationBlock(
-                    dim, hidden_dim, dropout=proj_drop_rate, drop_path_rate=rate, layer_scale=layer_scale
-                )
-            return global_block(
-                dim,
-                dim // head_dim,
-                hidden_dim,
-                qkv_bias=qkv_bias,
-                dropout=proj_drop_rate,
-                drop_path_rate=rate,
-                layer_scale=layer_scale,
-            )
+        def make_global_block(dim: int, hidden_dim: int, first: bool, **options: Any) -> nn.Module:
+            return global_block(dim, dim // head_dim, hidden_dim, qkv_bias=qkv_bias, **options)
 
-        stage_info = self._add_stages(in_channels, embed_dims, depths, drop_path_rate, make_embedding, make_block)
+        stage_info = self._add_stages(
+            in_channels,
+            embed_dims,
+            depths,
+            mlp_ratio,
+            drop_path_rate,
+            make_embedding,
+            make_global_block,
+            dropout=proj_drop_rate,
+            layer_scale=layer_scale,
+        )
         self.pos_drop = nn.Dropout(proj_drop_rate)
         self.head_drop = nn.Dropout(drop_rate)
         self._add_head(stage_info, num_classes, global_pool)

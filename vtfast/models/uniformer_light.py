@@ -5,15 +5,16 @@ https://arxiv.org/abs/2201.09450, section 3.5, as the authors' code has it.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtfast.layers import ConvolutionalStem, LocalRelationBlock, PruningRelationBlock, StridedPatchEmbed3d
+from vtfast.layers import ConvolutionalStem, PruningRelationBlock, StridedPatchEmbed3d
 from vtfast.models.backbone import init_linear, run_block
 from vtfast.models.features import resolve_indices
-from vtfast.models.uniformer_stages import UniFormerStages, check_stages
+from vtfast.models.uniformer_stages import GLOBAL_STAGE, UniFormerStages, check_stages
 
 __all__ = ["UniFormerLight"]
 
@@ -74,26 +75,23 @@ class UniFormerLight(UniFormerStages):
                 return ConvolutionalStem(in_channels, embed_dims[0])
             return StridedPatchEmbed3d(embed_dims[stage - 1], embed_dims[stage], (1, 2, 2), (1, 2, 2))
 
-        def make_block(stage: int, index: int, rate: float) -> nn.Module:
-            dim = embed_dims[stage]
-            hidden_dim = int(dim * mlp_ratio)
-            if stage < 2:
-                return LocalRelationBlock(
-                    dim, hidden_dim, dropout=proj_drop_rate, drop_path_rate=rate, layer_scale=layer_scale
-                )
+        def make_global_block(dim: int, hidden_dim: int, first: bool, **options: Any) -> nn.Module:
+            share = 1.0 if first else keep
             return PruningRelationBlock(
-                dim,
-                dim // head_dim,
-                hidden_dim,
-                keep=1.0 if stage == 2 and index == 0 else keep,
-                trade_off=trade_off,
-                qkv_bias=qkv_bias,
-                dropout=proj_drop_rate,
-                drop_path_rate=rate,
-                layer_scale=layer_scale,
+                dim, dim // head_dim, hidden_dim, keep=share, trade_off=trade_off, qkv_bias=qkv_bias, **options
             )
 
-        stage_info = self._add_stages(in_channels, embed_dims, depths, drop_path_rate, make_embedding, make_block)
+        stage_info = self._add_stages(
+            in_channels,
+            embed_dims,
+            depths,
+            mlp_ratio,
+            drop_path_rate,
+            make_embedding,
+            make_global_block,
+            dropout=proj_drop_rate,
+            layer_scale=layer_scale,
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims[2]))
         self.cls_upsample: nn.Module = nn.Linear(embed_dims[2], embed_dims[3])
         self.norm_cls: nn.Module = nn.LayerNorm(embed_dims[3])
@@ -158,7 +156,7 @@ class UniFormerLight(UniFormerStages):
             if scores is not None:
                 scores = _halved(scores, x)
             x = self._embed(stage, x)
-            if stage < 2:
+            if stage < GLOBAL_STAGE:
                 x = self._run_blocks(stage, x)
             else:
                 cls = self.cls_token.expand(x.shape[0], -1, -1) if cls is None else self.cls_upsample(cls)

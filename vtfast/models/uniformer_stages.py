@@ -1,10 +1,11 @@
 """What the UniFormers share: four numbered stages, of local relations and then of global ones."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from vtfast.layers import LocalRelationBlock
 from vtfast.layers.batch_norm import batch_norm, fold_all
 from vtfast.layers.patch_embedding import check_clip
 from vtfast.models.backbone import Backbone, init_linear, rising, run_block
@@ -13,6 +14,7 @@ from vtfast.models.features import StageInfo
 Self = TypeVar("Self", bound="UniFormerStages")
 
 STAGES = 4
+GLOBAL_STAGE = 2  # the first whose blocks have attention
 PATCH = (2, 4, 4)  # frames and pixels of a token of the first stage
 
 
@@ -34,18 +36,31 @@ class UniFormerStages(Backbone):
         in_channels: int,
         embed_dims: Sequence[int],
         depths: Sequence[int],
+        mlp_ratio: float,
         drop_path_rate: float,
         make_embedding: Callable[[int], nn.Module],
-        make_block: Callable[[int, int, float], nn.Module],
+        make_global_block: Callable[..., nn.Module],
+        **options: Any,
     ) -> list[StageInfo]:
-        """Makes the modules of the stages, and the norm; `make_block` gets stage, index and stochastic depth."""
+        """Makes the modules of the stages, and the norm.
+
+        `options` are those of all blocks; `make_global_block` also gets channels of tokens and MLP, whether it is the
+        first such block, and `drop_path_rate`.
+        """
         self.in_channels = in_channels
         self.num_stages = STAGES
         rates = iter(rising(drop_path_rate, sum(depths)))
         for stage, depth in enumerate(depths):
             setattr(self, f"patch_embed{stage + 1}", make_embedding(stage))
-            blocks = (make_block(stage, index, next(rates)) for index in range(depth))
-            setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
+            dim, blocks = embed_dims[stage], nn.ModuleList()
+            for index in range(depth):
+                settings = {"drop_path_rate": next(rates), **options}
+                if stage < GLOBAL_STAGE:
+                    blocks.append(LocalRelationBlock(dim, int(dim * mlp_ratio), **settings))
+                else:
+                    first = stage == GLOBAL_STAGE and index == 0
+                    blocks.append(make_global_block(dim, int(dim * mlp_ratio), first, **settings))
+            setattr(self, f"blocks{stage + 1}", blocks)
         self.norm = nn.BatchNorm3d(embed_dims[-1])
         frames, height, width = PATCH
         return [StageInfo(i, dim, (frames, height << i, width << i)) for i, dim in enumerate(embed_dims)]

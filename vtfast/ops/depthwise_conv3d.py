@@ -160,7 +160,7 @@ def _second_derivative(ctx: Any, *grads: Tensor | None) -> None:
 
 
 class _Convolution(torch.autograd.Function):
-    """The operation with the same gradient as the registered one, in half the time between the kernels.
+    """The operation with the same gradient as the registered one, and less time between the kernels.
 
     A small convolution takes less time than the way to a registered gradient, which goes through Python three times.
     """
