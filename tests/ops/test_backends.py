@@ -57,6 +57,8 @@ for dtype in DTYPES:
             for stride in ((1, 1, 1), (1, 2, 2)):
                 kernel_check.check(make_depthwise((3, 6, 17), kernel, stride=stride, channels=channels, dtype=dtype))
     kernel_check.check(make_depthwise((3, 6, 7), (3, 3, 3), bias=False, residual=True, channels=33, dtype=dtype))
+x = torch.linspace(-80, 80, 999)
+torch.testing.assert_close(torch.ops.vtfast.repeated_exp(x, 3), 3 * x.exp())
 from vtfast import _library
 print(_library.cpu_instruction_set)
 """
