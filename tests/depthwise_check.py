@@ -1,60 +1,12 @@
-"""Problems of depthwise convolution for kernel_check.py."""
+"""Problems of depthwise convolution on DEVICE."""
 
-from typing import Any
+from functools import partial
 
-import torch
-from kernel_check import Operation, Problem, largest, normal, place
+from target import DEVICE
 
-from vtfast import ops, reference
-from vtfast.reference import convolved_grid
+from vtfast.check.problems import depthwise_conv3d
+from vtfast.check.problems.problem import Triple
 
-Triple = tuple[int, int, int]
+__all__ = ["Triple", "make_depthwise"]
 
-
-def make_depthwise(
-    grid: Triple,
-    kernel: Triple,
-    *,
-    stride: Triple = (1, 1, 1),
-    padding: Triple | None = None,
-    channels: int = 16,
-    batch: int = 2,
-    bias: bool = True,
-    residual: bool = False,
-    dtype: torch.dtype = torch.float32,
-    parameter_dtype: torch.dtype | None = None,
-) -> Problem:
-    """Normal tokens and gradient on DEVICE; the weight keeps the scale of what it sums up."""
-    generator = torch.Generator().manual_seed(0)
-    half = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    out_grid = convolved_grid(grid, kernel, stride, half if padding is None else padding)
-    leaves = {
-        "x": place(normal(generator, batch, *grid, channels), dtype),
-        "weight": normal(generator, channels, 1, *kernel) * torch.Size(kernel).numel() ** -0.5,
-        "bias": normal(generator, channels),
-    }
-    for name in ("weight", "bias"):
-        leaves[name] = place(leaves[name], parameter_dtype or dtype)
-    if not bias:
-        del leaves["bias"]
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "residual": residual}
-    grad_out = place(normal(generator, batch, *out_grid, channels), dtype)
-    return Problem(DEPTHWISE, leaves, settings, (grad_out,), head_dim=channels)
-
-
-def _terms(problem: Problem) -> dict[str, float]:
-    """Size of what is summed for an element of each result, were no terms to cancel but by chance."""
-    x, weight, *bias = (tensor.double().nan_to_num(0, 0, 0).abs() for tensor in problem.leaves.values())
-    if x.numel() == 0:
-        return dict.fromkeys(("out0", *(f"d_{name}" for name in problem.leaves)), 0.0)
-    grad = largest(problem.grads_out[0])
-    rows = (problem.grads_out[0].numel() // x.shape[-1]) ** 0.5
-    return {
-        "out0": largest(reference.depthwise_conv3d(x, weight, *bias, **problem.settings)),
-        "d_x": (weight.flatten(1).sum(1).max().item() + problem.settings["residual"]) * grad,
-        "d_weight": rows * grad * largest(x),
-        "d_bias": rows * grad,
-    }
-
-
-DEPTHWISE = Operation("depthwise_conv3d", ops.depthwise_conv3d, reference.depthwise_conv3d, _terms, ("x",))
+make_depthwise = partial(depthwise_conv3d.make_depthwise, device=DEVICE)

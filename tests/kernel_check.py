@@ -1,56 +1,21 @@
-"""An operation, kernel against reference: its results and all gradients, and the comparison by tolerance.py's rule."""
+"""An operation, kernel against reference: its results and all gradients, and the comparison by the package's rule."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
-from target import CPU_KERNELS, DEVICE
+from target import CPU_KERNELS
 from tolerance import BACKWARD, FORWARD, assert_as_accurate
 from torch import Tensor
 
 from vtfast import use_backend
+from vtfast.check.problems.problem import Problem, normal
+from vtfast.testing.case import as_tuple
+from vtfast.testing.case import evaluate as evaluation
 
-Function = Callable[..., Tensor | tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """An operation of `vtfast.ops`, and what tells whether its numbers are good."""
-
-    name: str
-    function: Function
-    reference: Function
-    terms: Callable[["Problem"], dict[str, float]]  # for each result of `evaluate`, the `terms` of tolerance.py
-    tokens: tuple[str, ...]  # the arguments whose first dimension is that of clips
-    largest_head_dim: int | None = None  # of the kernels for GPUs
-
-
-@dataclass
-class Problem:
-    """Tensors in the dtype to be tested, and the settings of the operation."""
-
-    operation: Operation
-    leaves: dict[str, Tensor]  # the arguments with a gradient, tokens first
-    settings: dict[str, Any]
-    grads_out: tuple[Tensor, ...]  # in the layouts of the results
-    head_dim: int
-
-    @property
-    def tokens(self) -> Tensor:
-        return next(iter(self.leaves.values()))
-
-    def changed(self, change: Callable[[Tensor], Tensor]) -> "Problem":
-        """The same problem with `change` done to every tensor."""
-        leaves = {name: change(tensor) for name, tensor in self.leaves.items()}
-        return replace(self, leaves=leaves, grads_out=tuple(map(change, self.grads_out)))
-
-    def of_clips(self, change: Callable[[Tensor], Tensor]) -> "Problem":
-        """The same problem with `change` done to every tensor that has a batch of clips."""
-        leaves = {name: change(x) if name in self.operation.tokens else x for name, x in self.leaves.items()}
-        return replace(self, leaves=leaves, grads_out=tuple(map(change, self.grads_out)))
+__all__ = ["Problem", "assert_same", "check", "evaluate", "native", "normal", "plain"]
 
 
 def native(problem: Problem) -> tuple[Tensor, ...]:
@@ -64,27 +29,12 @@ def plain(problem: Problem) -> tuple[Tensor, ...]:
     return as_tuple(problem.operation.reference(**problem.leaves, **problem.settings))
 
 
-def as_tuple(results: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (results,) if isinstance(results, Tensor) else tuple(results)
-
-
 def evaluate(
     problem: Problem, forward: Callable[[Problem], tuple[Tensor, ...]] = native, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
     """`out0`, `out1`... and `d_<name>` of each leaf, computed in `dtype`, that of the problem if None."""
-    leaves = {
-        name: tensor.detach().to(dtype or tensor.dtype).requires_grad_() for name, tensor in problem.leaves.items()
-    }
-    results = forward(replace(problem, leaves=leaves))
-    grads = torch.autograd.grad(
-        results,
-        list(leaves.values()),
-        [grad.to(out.dtype) for grad, out in zip(problem.grads_out, results, strict=True)],
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    named = {f"out{i}": out.detach() for i, out in enumerate(results)}
-    return named | {f"d_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
+    leaves = {name: tensor.to(dtype or tensor.dtype) for name, tensor in problem.leaves.items()}
+    return evaluation(lambda **leaves: forward(replace(problem, leaves=leaves)), leaves, problem.grads_out).values
 
 
 @contextmanager
@@ -129,17 +79,3 @@ def assert_same(results: dict[str, Tensor], expected: dict[str, Tensor]) -> None
     assert results.keys() == expected.keys()
     for name, result in results.items():
         torch.testing.assert_close(result, expected[name], rtol=0, atol=0, equal_nan=True, msg=name)
-
-
-def normal(generator: torch.Generator, *shape: int) -> Tensor:
-    """Normal numbers in float64, for `place`."""
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def place(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(DEVICE, dtype)
-
-
-def largest(tensor: Tensor) -> float:
-    """Of what is finite; zero if there is nothing."""
-    return tensor.double().nan_to_num(0, 0, 0).abs().max().item() if tensor.numel() else 0.0

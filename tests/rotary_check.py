@@ -10,8 +10,9 @@ from tolerance import BACKWARD, FORWARD, assert_as_accurate
 from torch import Tensor
 
 from vtfast import ops, reference, use_backend
-
-Triple = tuple[int, int, int]
+from vtfast.check.problems.problem import Triple, largest
+from vtfast.check.problems.rotary_embedding import make_rotary
+from vtfast.testing.case import evaluate as evaluation
 
 
 @dataclass
@@ -37,22 +38,22 @@ def make_problem(
     dtype: torch.dtype = torch.float32,
 ) -> Problem:
     """Normal tensors on DEVICE; the tables broadcast along axes that are not in `axes`."""
-    tokens, channels = num_prefix + grid[0] * grid[1] * grid[2], num_heads * head_dim
-    table = [size if own else 1 for size, own in zip(grid, axes, strict=True)]
-    acc = torch.float64 if dtype == torch.float64 else torch.float32
-    qkv, grad_out = (torch.randn(batch, tokens, 3 * channels).to(DEVICE, dtype) for _ in range(2))
-    cos, sin = (torch.randn(*table, rotated or head_dim).to(DEVICE, acc) for _ in range(2))
-    return Problem(qkv, cos, sin, grad_out, {"grid": grid, "num_heads": num_heads, "num_prefix": num_prefix})
+    made = make_rotary(
+        grid, axes=axes, head_dim=head_dim, rotated=rotated, num_prefix=num_prefix, num_heads=num_heads, batch=batch,
+        dtype=dtype, device=DEVICE,
+    )  # fmt: skip
+    tables = made.settings.pop("cos"), made.settings.pop("sin")
+    return Problem(made.tokens, *tables, made.grads_out[0], made.settings)
 
 
 def evaluate(
     function: Callable[..., Tensor], problem: Problem, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
     """Result and gradient of qkv, computed in `dtype`, that of the problem if None."""
-    qkv = problem.qkv.detach().to(dtype or problem.qkv.dtype).requires_grad_()
-    out = function(qkv, cos=problem.cos, sin=problem.sin, **problem.settings)
-    (d_qkv,) = torch.autograd.grad(out, qkv, problem.grad_out.to(out.dtype))
-    return out.detach(), d_qkv
+    others = {"cos": problem.cos, "sin": problem.sin, **problem.settings}
+    leaves = {"qkv": problem.qkv.to(dtype or problem.qkv.dtype)}
+    values = evaluation(lambda qkv: function(qkv, **others), leaves, (problem.grad_out,)).values
+    return values["out0"], values["d_qkv"]
 
 
 def native(*arguments: Any, **settings: Any) -> Tensor:
@@ -65,7 +66,7 @@ def check(problem: Problem) -> None:
     """Result and gradient are as accurate as those of plain PyTorch, and equal where nothing turns."""
     actual, plain = evaluate(native, problem), evaluate(reference.rotary_embedding, problem)
     exact = evaluate(reference.rotary_embedding, problem, torch.float64)
-    terms = [_largest(x) * (_largest(problem.cos) + _largest(problem.sin)) for x in (problem.qkv, problem.grad_out)]
+    terms = [largest(x) * (largest(problem.cos) + largest(problem.sin)) for x in (problem.qkv, problem.grad_out)]
     for index, name in enumerate(("out", "d_qkv")):
         assert_as_accurate(
             actual[index], plain[index], exact[index], factor=(FORWARD, BACKWARD)[index], terms=terms[index], name=name
@@ -77,7 +78,3 @@ def check(problem: Problem) -> None:
         assert torch.equal(after[:, :, 2], before[:, :, 2])
         rotated = problem.cos.shape[-1]
         assert torch.equal(after[..., rotated:], before[..., rotated:])
-
-
-def _largest(x: Tensor) -> float:
-    return x.abs().max().item() if x.numel() else 0.0
