@@ -19,7 +19,7 @@ from vtfast.bench.shapes import (
     SpaceTimeShape,
 )
 from vtfast.plan import Cost, count
-from vtfast.plan.geometry import attending_pairs, taps_inside
+from vtfast.plan.geometry import attending_pairs, taps_inside, tokens_covered
 
 pytestmark = pytest.mark.requires_native
 
@@ -165,3 +165,10 @@ def test_an_expanded_tensor_is_read_once() -> None:
     row = torch.ones(1, 64)
     (call,) = count(lambda: row.expand(1000, 64) * 2.0).calls
     assert (call.read, call.written) == (4 * 64, 4 * 64000)
+
+
+def test_a_pooling_reads_what_its_windows_cover(fake: None) -> None:
+    assert tokens_covered((8, 8, 8), (3, 3, 3), (1, 8, 8), (1, 1, 1)) == 8 * 2 * 2
+    qkv, pool = torch.empty(1, 512, 3 * 16), vtfast.reference.TokenPool((3, 3, 3), (1, 8, 8), mode="max")
+    cost = _cost(lambda: vtfast.ops.pool_qkv(qkv, (8, 8, 8), num_heads=2, k=pool, v=pool)[1], "pool_qkv")
+    assert cost.bytes == 4 * 16 * (512 + 2 * 32 + 512 + 2 * 8)

@@ -16,7 +16,7 @@ from torch.nn.modules import module as _module
 
 from vtfast import _library
 from vtfast._backend import current_backend
-from vtfast.ops._arguments import is_observed
+from vtfast.ops._arguments import is_observed, is_ordinary
 
 # Channels of the input from which on torch's own product in float32 is the faster: MKL's, which is made for Intel.
 _DEEP = 512 if _library.processor_vendor() == "intel" else math.inf
@@ -144,7 +144,7 @@ def wants_gradient(x: Tensor, *layers: nn.Linear, residual: Tensor | None = None
 
 def _is_dense(tensor: Tensor) -> bool:
     """A contiguous tensor in CPU memory, and no subclass, which may mean something else by a product."""
-    dense = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.layout == torch.strided
+    dense = is_ordinary(tensor) and tensor.device.type == "cpu" and tensor.layout == torch.strided
     return dense and tensor.is_contiguous()
 
 

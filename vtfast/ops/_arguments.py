@@ -1,9 +1,10 @@
 """Checks and normal forms of the arguments that several operations share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Triple = tuple[int, int, int]
 
@@ -95,11 +96,36 @@ def fold_mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return stacked.flatten(0, 1)
 
 
+_ordinary_types: tuple[type, ...] = (Tensor, nn.Parameter)
+_unobserved = False
+
+
 def is_observed() -> bool:
     """Whether this runs under a tracer, a function transform, forward-mode differentiation or a dispatch mode."""
-    return (
+    return not _unobserved and (
         torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
     )
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Whether a tensor is no subclass, which may mean something else by an operation."""
+    return type(tensor) in _ordinary_types
+
+
+@contextmanager
+def as_if_unobserved(*stand_ins: type) -> Iterator[None]:
+    """Lets a dispatch mode see the operations that would run without it: the cost model counts those.
+
+    Args:
+        stand_ins: subclasses of tensors that are to pass for ordinary ones, such as fake tensors.
+    """
+    global _ordinary_types, _unobserved
+    before = _ordinary_types, _unobserved
+    _ordinary_types, _unobserved = (*_ordinary_types, *stand_ins), True
+    try:
+        yield
+    finally:
+        _ordinary_types, _unobserved = before

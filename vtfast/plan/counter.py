@@ -54,9 +54,13 @@ class OperatorCounter(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
-        out = func(*args, **kwargs)
+        out = self.call(func, args, kwargs)
         self.after(func, args, kwargs, out)
         return out
+
+    def call(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Makes a call."""
+        return func(*args, **kwargs)
 
     def after(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Notes a call that has been made."""

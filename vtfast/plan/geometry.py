@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
-__all__ = ["attending_pairs", "taps_inside"]
+__all__ = ["attending_pairs", "taps_inside", "tokens_covered"]
 
 
 def attending_pairs(
@@ -45,6 +45,18 @@ def taps_inside(
         for size, k, step, before in zip(grid, kernel, stride, padding, strict=True)
     ]
     return prod(map(len, counts)), prod(map(sum, counts))
+
+
+def tokens_covered(grid: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> int:
+    """Tokens of a grid that lie in any window over it."""
+    return prod(
+        len({
+            token
+            for at in range(-before, size + before - k + 1, step)
+            for token in range(max(at, 0), min(at + k, size))
+        })
+        for size, k, step, before in zip(grid, kernel, stride, padding, strict=True)
+    )  # fmt: skip
 
 
 def _group_sizes(size: int, block: int, dilation: int, shift: int) -> list[int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from vtfast.ops.grid_attention import PREFIX_QUERIES
 from vtfast.ops.pool_tokens import MODES
 from vtfast.plan.cost import Call
-from vtfast.plan.geometry import attending_pairs, taps_inside
+from vtfast.plan.geometry import attending_pairs, taps_inside, tokens_covered
 from vtfast.plan.traffic import bytes_of
 
 __all__ = ["RULES"]
@@ -76,39 +76,53 @@ def _depthwise_conv3d(of: dict[str, Any], out: Any, call: Call) -> Call:
     _, taps = taps_inside(x.shape[1:4], weight.shape[2:], of["stride"], of["padding"])
     passes = sum(of["wanted"][:2]) if "grad_out" in of else 1
     flops = 2 * x.shape[0] * x.shape[-1] * taps * passes
-    return Call(call.name, call.dtype, vector=flops, read=call.read, written=call.written)
+    return _vector_call(call, flops)
 
 
-def _pool(x: Tensor, channels: int, mode: int, of: dict[str, Any], kernel: Sequence[int], stride: Sequence[int]) -> int:
-    """Floating point operations of one pooling of `channels` channels: none of the maximum, which only compares."""
-    if mode >= len(MODES) or MODES[mode] == "max":
-        return 0
-    _, taps = taps_inside(of["grid"], kernel, stride, [k // 2 for k in kernel])
-    return (2 if MODES[mode] == "conv" else 1) * x.shape[0] * channels * taps
+def _pooled(
+    x: Tensor, channels: int, of: dict[str, Any], mode: int, kernel: Sequence[int], stride: Sequence[int]
+) -> tuple[int, int]:
+    """Of one pooling of `channels` channels: floating point operations, and bytes of the tokens that it looks at."""
+    unit = x.shape[0] * channels * x.element_size()
+    if mode >= len(MODES):
+        return 0, unit * x.shape[1]
+    padding = [k // 2 for k in kernel]
+    _, taps = taps_inside(of["grid"], kernel, stride, padding)
+    # The maximum only compares.
+    per_tap = {"conv": 2, "avg": 1, "max": 0}[MODES[mode]]
+    covered = of["num_prefix"] + tokens_covered(of["grid"], kernel, stride, padding)
+    return per_tap * x.shape[0] * channels * taps, unit * covered
 
 
 def _pool_tokens(of: dict[str, Any], out: Any, call: Call) -> Call:
     x = of["x"]
-    flops = _pool(x, x.shape[-1], of["mode"], of, of["kernel"], of["stride"])
+    flops, looked_at = _pooled(x, x.shape[-1], of, of["mode"], of["kernel"], of["stride"])
     # The backward of a convolution is two more of its size: the gradients of input and weight.
     passes = 2 if "grad_out" in of and of["weight"] is not None else 1
-    return Call(call.name, call.dtype, vector=flops * passes, read=call.read, written=call.written)
+    return _vector_call(call, flops * passes, bytes_of(x) - looked_at)
 
 
 def _pool_qkv(of: dict[str, Any], out: Any, call: Call) -> Call:
-    qkv, flops = of["qkv"], 0
+    qkv, flops, skipped = of["qkv"], 0, bytes_of(of["qkv"])
     for index, part in enumerate("qkv"):
         axes = slice(3 * index, 3 * index + 3)
-        one = _pool(qkv, qkv.shape[-1] // 3, of["modes"][index], of, of["kernels"][axes], of["strides"][axes])
+        one, looked_at = _pooled(
+            qkv, qkv.shape[-1] // 3, of, of["modes"][index], of["kernels"][axes], of["strides"][axes]
+        )
         flops += one * (2 if "d_q" in of and of[f"{part}_weight"] is not None else 1)
-    return Call(call.name, call.dtype, vector=flops, read=call.read, written=call.written)
+        skipped -= looked_at
+    return _vector_call(call, flops, skipped)
+
+
+def _vector_call(call: Call, flops: int, not_read: int = 0) -> Call:
+    return Call(call.name, call.dtype, vector=flops, read=call.read - not_read, written=call.written)
 
 
 def _rotary_embedding(of: dict[str, Any], out: Any, call: Call) -> Call:
     qkv, heads, turned = of["qkv"], of["num_heads"], of["cos"].shape[-1]
     # Two multiplications and a sum for each of the turned channels of q and k.
     flops = 3 * 2 * qkv.shape[0] * prod(of["grid"]) * heads * turned
-    return Call(call.name, call.dtype, vector=flops, read=call.read, written=call.written)
+    return _vector_call(call, flops)
 
 
 RULES: dict[str, Rule] = {

@@ -34,7 +34,7 @@ def torch_call(func: OpOverload[Any, Any], args: Sequence[Any], kwargs: dict[str
         products, exps = _attention(call.name, args)
     elif call.name == "mkldnn::_linear_pointwise":
         products = 2 * args[0].numel() * _weight(args).shape[0]
-        exps = out.numel() if func._overloadname == "" and args[3] in ("gelu", "swish") else 0
+        exps = out.numel() if func._overloadname == "default" and args[3] in ("gelu", "swish") else 0
     elif func.overloadpacket in flop_registry:
         products = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
     elif call.name in _EXPONENTIAL:
