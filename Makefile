@@ -23,7 +23,7 @@ lint: $(VENV)/.lint
 	$(BIN)/python -m mypy
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/vtfast bench
 
 # For the machine's own python, which has to have torch for its GPU and what the build needs: no environment is made and
 # nothing is fetched. GPU_OUT=folder copies the results there as well.

@@ -1,6 +1,6 @@
 """The core of window attention at the sizes of swin3d_t, under pytest-benchmark.
 
-For looking at one alternative while working on it. `python -m benchmarks` takes the ways in turns instead of one after
+For looking at one alternative while working on it. `vtfast bench` takes the ways in turns instead of one after
 the other, and is what published figures come from.
 """
 
@@ -8,10 +8,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.measure import NotSupportedError, relative_error
-from benchmarks.peers import MODES, core_ways, reference_outputs
-from benchmarks.shapes import SWIN3D_T_WINDOWS, WindowShape
-from benchmarks.suites.grid_attention import TOLERANCES
+from vtfast.bench.measure import NotSupportedError, relative_error
+from vtfast.bench.peers.grid_attention import MODES, core_ways, reference_outputs
+from vtfast.bench.shapes import SWIN3D_T_WINDOWS, WindowShape
+from vtfast.bench.subjects.window_attention import TOLERANCES
 
 
 @pytest.mark.parametrize("way", ["eager", "SDPA", "FlexAttention", "compile", "vtfast"])

@@ -3,20 +3,16 @@
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.measure import NotSupportedError, relative_error
-from benchmarks.model_cases import TOLERANCES, model_cases
-from benchmarks.scope import Scope
-from benchmarks.shapes import SWIN3D_T
-from benchmarks.upstream import TORCHVISION
-
-_CASES = {case.name: case for case in model_cases(Scope(quick=False, threads=1, compile=False), SWIN3D_T, TORCHVISION)}
+from vtfast.bench.measure import NotSupportedError, relative_error
+from vtfast.bench.shapes import SWIN3D_T
+from vtfast.bench.subjects.models import TOLERANCES, case_of
 
 
 @pytest.mark.parametrize("way", ["eager", "vtfast", "linear layers"])
-@pytest.mark.parametrize("work", _CASES)
-def test_swin3d_t(benchmark: BenchmarkFixture, work: str, way: str) -> None:
-    benchmark.group = work
-    case = _CASES[work]
+@pytest.mark.parametrize(("dtype", "mode"), TOLERANCES)
+def test_swin3d_t(benchmark: BenchmarkFixture, dtype: str, mode: str, way: str) -> None:
+    benchmark.group = f"{dtype}, {mode}"
+    case = case_of(SWIN3D_T, dtype, mode, ("eager", "vtfast"))
     try:
         made = next(candidate for candidate in case.ways() if candidate.name == way)
     except NotSupportedError as error:
@@ -26,4 +22,4 @@ def test_swin3d_t(benchmark: BenchmarkFixture, work: str, way: str) -> None:
         return
     assert case.reference is not None
     for value, right in zip(made.outputs(returned), case.reference(), strict=True):
-        assert relative_error(value, right) <= TOLERANCES[work]
+        assert relative_error(value, right) <= TOLERANCES[dtype, mode]

@@ -10,8 +10,9 @@ import torch
 from target import DEVICE
 from torch import Tensor, nn
 
-from benchmarks import mvit_upstream, upstream
-from benchmarks.measure import NotSupportedError
+from vtfast.bench.measure import NotSupportedError
+from vtfast.bench.upstreams import mvit as mvit_upstream
+from vtfast.bench.upstreams import upstream
 from vtfast.models import MViT, TimeSformer, VideoSwin
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -9,8 +9,9 @@ from plain_uniformer import PlainUniFormer
 from target import DEVICE
 from torch import nn
 
-from benchmarks import mmaction2_models, uniformer_upstream
-from benchmarks.measure import NotSupportedError
+from vtfast.bench.measure import NotSupportedError
+from vtfast.bench.upstreams import mmaction2_files
+from vtfast.bench.upstreams import uniformer as uniformer_upstream
 from vtfast.models import UniFormer, UniFormerLight
 from vtfast.models.uniformer_stages import UniFormerStages
 
@@ -37,7 +38,7 @@ def small_uniformer_light(**config: Any) -> UniFormerLight:
 def mmaction2_uniformer(model: UniFormer) -> nn.Module:
     """mmaction2's model of the architecture of `model`, with a head and its weights; skips without mmaction2."""
     try:
-        mmaction2_models.uniformer_class()
+        mmaction2_files.uniformer_class()
     except NotSupportedError as error:
         pytest.skip(str(error))
     oracle = uniformer_upstream.mmaction2_twin(model).to(DEVICE)

@@ -8,8 +8,8 @@ from oracles import randomise
 from target import DEVICE
 from torch import nn
 
-from benchmarks import uniformer_v2_upstream
-from benchmarks.measure import NotSupportedError
+from vtfast.bench.measure import NotSupportedError
+from vtfast.bench.upstreams import uniformer_v2 as uniformer_v2_upstream
 from vtfast.models import UniFormerV2
 
 # Three narrow blocks, global ones behind the last two, on clips of 4 frames of 48 x 48: every branch in milliseconds.

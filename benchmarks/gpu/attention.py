@@ -11,10 +11,10 @@ import torch
 from benchmarks.gpu import pooling, space_time
 from benchmarks.gpu.jobs import Job, main, natively
 from benchmarks.gpu.replay import replayed
-from benchmarks.measure import Case, Way
-from benchmarks.peers import MODES, SDPA_BACKENDS, core_ways, reference_outputs
-from benchmarks.pooling_peers import POOLING, SKIP
-from benchmarks.shapes import (
+from vtfast.bench.measure import Case, Way
+from vtfast.bench.peers.grid_attention import MODES, SDPA_BACKENDS, core_ways, reference_outputs
+from vtfast.bench.peers.pooling import POOLING, SKIP
+from vtfast.bench.shapes import (
     FILLING_HR,
     FILLING_JOINT,
     FILLING_LONG_TIME,
@@ -28,16 +28,10 @@ from benchmarks.shapes import (
     SpaceTimeShape,
     WindowShape,
 )
-from benchmarks.suites import window_layer
+from vtfast.bench.subjects import window_attention_layer as window_layer
+from vtfast.bench.subjects.window_attention import TOLERANCES
 
 FORWARD, BOTH = MODES
-
-# Of output, d_qkv and d_table, each a share of the largest value of its tensor.
-TOLERANCES = {
-    torch.float32: (1e-5, 1e-4, 1e-4),
-    torch.bfloat16: (2e-2, 5e-2, 5e-2),
-    torch.float16: (4e-3, 1e-2, 1e-2),
-}
 
 PLAIN = ("eager", *SDPA_BACKENDS)
 FLEX = ("FlexAttention, bias compiled", "FlexAttention, table compiled")
@@ -136,7 +130,7 @@ def layer_job(shape: WindowShape, dtype: torch.dtype, training: bool, device: st
     def ways() -> list[Way]:
         return [
             natively(way) if way.name == "vtfast" else way
-            for way in window_layer.ways(shape, dtype, training, device, compiled=True)
+            for way in window_layer.ways(shape, dtype, training, device, ("eager", "compile", "vtfast"))
         ]
 
     return Job(

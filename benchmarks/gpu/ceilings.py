@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.ceilings import copy, gemm
 from benchmarks.gpu.jobs import Job, main
-from benchmarks.measure import Case, Effort, Way
+from vtfast.bench.ceilings import copy, gemm
+from vtfast.bench.measure import Case, Effort, Way
 
 COPY, EXP, TF32 = "copy", "exp", "GEMM tf32"
 

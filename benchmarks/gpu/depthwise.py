@@ -10,7 +10,10 @@ from functools import partial
 
 import torch
 
-from benchmarks.depthwise_peers import (
+from benchmarks.gpu.jobs import Job, main, natively
+from benchmarks.gpu.replay import replayed
+from vtfast.bench.measure import Case, Way
+from vtfast.bench.peers.depthwise import (
     INPUT_GRADIENT,
     NAMES,
     TOKENS,
@@ -20,11 +23,8 @@ from benchmarks.depthwise_peers import (
     reference_outputs,
     tolerance,
 )
-from benchmarks.gpu.jobs import Job, main, natively
-from benchmarks.gpu.replay import replayed
-from benchmarks.measure import Case, Way
-from benchmarks.peers import MODES
-from benchmarks.shapes import (
+from vtfast.bench.peers.grid_attention import MODES
+from vtfast.bench.shapes import (
     FILLING_BLOCK,
     FILLING_CONVOLVED_TIME,
     FILLING_HALF_BLOCK,

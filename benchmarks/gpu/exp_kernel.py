@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from benchmarks.measure import Way
+from vtfast.bench.measure import Way
 
 _BLOCK, _REPEATS, _PROGRAMS_PER_SM = 1024, 4096, 64
 

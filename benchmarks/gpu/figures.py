@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.depthwise_peers import INPUT_GRADIENT, VOLUME, WEIGHT_GRADIENT
 from benchmarks.gpu import depthwise, models, pooling, space_time
 from benchmarks.gpu.attention import BOTH, FORWARD, case_name
 from benchmarks.gpu.ceilings import COPY, EXP
-from benchmarks.measure import Result, Timing
-from benchmarks.peers import SDPA_BACKENDS
-from benchmarks.pooling_peers import POOLING
-from benchmarks.report import JUDGED, speedup
-from benchmarks.shapes import (
+from vtfast.bench.measure import Result
+from vtfast.bench.peers.depthwise import INPUT_GRADIENT, VOLUME, WEIGHT_GRADIENT
+from vtfast.bench.peers.grid_attention import SDPA_BACKENDS
+from vtfast.bench.peers.pooling import POOLING
+from vtfast.bench.results import JUDGED, result_of, speedup
+from vtfast.bench.shapes import (
     FILLING_BLOCK,
     FILLING_HR,
     FILLING_POOLING,
@@ -113,12 +113,6 @@ class Figures:
         """Memory at the peak beyond inputs and results."""
         result = self.result(way)
         return None if result is None or result.extra_bytes is None else result.extra_bytes / 2**20
-
-
-def result_of(fields: Mapping[str, Any]) -> Result:
-    """From JSON."""
-    timing = fields.get("timing")
-    return Result(**{**fields, "timing": timing and Timing(**timing), "errors": tuple(fields.get("errors", ()))})
 
 
 def ceilings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.meter import meter_for
-from benchmarks.measure import Case, Effort, NotSupportedError, Way, run_case
 from vtfast import use_backend
+from vtfast.bench.cuda_meter import meter_for
+from vtfast.bench.measure import Case, Effort, NotSupportedError, Way, run_case
 
 Records = list[dict[str, Any]]
 

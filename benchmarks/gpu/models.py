@@ -11,10 +11,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.gpu.jobs import Job, main, natively
-from benchmarks.measure import Case, Effort, Outputs, Way
-from benchmarks.shapes import SWIN3D_T, TIMESFORMER_BASE, ModelShape
-from benchmarks.timesformer_upstream import best_upstream
-from benchmarks.upstream import TORCHVISION, Upstream, clip_of, forward_way, in_float64, labels_of, training_way
+from vtfast.bench.measure import Case, Effort, Outputs, Way
+from vtfast.bench.shapes import SWIN3D_T, TIMESFORMER_BASE, ModelShape
+from vtfast.bench.upstreams.timesformer import best_upstream
+from vtfast.bench.upstreams.upstream import (
+    TORCHVISION,
+    Upstream,
+    clip_of,
+    forward_way,
+    in_float64,
+    labels_of,
+    training_way,
+)
 
 FORWARD, TRAINING = "forward", "training step"
 

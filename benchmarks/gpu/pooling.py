@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.gpu.jobs import Job, natively
 from benchmarks.gpu.replay import replayed
-from benchmarks.measure import Case, Way
-from benchmarks.peers import SDPA_BACKENDS
-from benchmarks.pooling_peers import ATTENTION, CORE, POOLING, pooling_ways, reference_outputs, tolerance
-from benchmarks.shapes import PoolingShape
-from benchmarks.suites.token_pooling import fewest_bytes
+from vtfast.bench.measure import Case, Way
+from vtfast.bench.peers.grid_attention import SDPA_BACKENDS
+from vtfast.bench.peers.pooling import ATTENTION, CORE, POOLING, pooling_ways, reference_outputs, tolerance
+from vtfast.bench.shapes import PoolingShape
+from vtfast.bench.subjects.token_pooling import fewest_bytes
 
 FUSED = ("eager", "SDPA efficient", "SDPA cuDNN")
 EVERY = ("eager", *SDPA_BACKENDS, "compile", "SDPA compiled", "FlexAttention compiled")

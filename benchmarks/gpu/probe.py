@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import environment
+from vtfast.bench import environment
 
 
 def facts(device: str) -> dict[str, Any]:

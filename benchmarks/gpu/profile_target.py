@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.depthwise_peers import VOLUME, depthwise_ways
 from benchmarks.gpu.jobs import natively
-from benchmarks.measure import Way
-from benchmarks.peers import core_ways
-from benchmarks.pooling_peers import ATTENTION, pooling_ways
-from benchmarks.shapes import (
+from vtfast.bench.measure import Way
+from vtfast.bench.peers.depthwise import VOLUME, depthwise_ways
+from vtfast.bench.peers.grid_attention import core_ways
+from vtfast.bench.peers.pooling import ATTENTION, pooling_ways
+from vtfast.bench.peers.space_time import space_time_ways
+from vtfast.bench.shapes import (
     FILLING_BLOCK,
     FILLING_LARGE,
     FILLING_POOLING,
@@ -28,7 +29,6 @@ from benchmarks.shapes import (
     SpaceTimeShape,
     WindowShape,
 )
-from benchmarks.space_time_peers import space_time_ways
 
 Shape = WindowShape | SpaceTimeShape | PoolingShape | ConvolutionShape
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Way
+from vtfast.bench.measure import Way
 
 
 def replayed(way: Way) -> Way:

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.gpu.correctness import summary as tests_summary
 from benchmarks.gpu.figures import Figures, ceilings_of, over_best_peer, targets, teraflops
 from benchmarks.gpu.jobs import read
-from benchmarks.report import cell
+from vtfast.bench.table import cell
 
 PICTURE = "roofline.png"
 UNKNOWN = "unknown device"

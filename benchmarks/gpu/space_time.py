@@ -8,13 +8,11 @@ import torch
 
 from benchmarks.gpu.jobs import Job
 from benchmarks.gpu.replay import replayed
-from benchmarks.measure import Case, Way
-from benchmarks.peers import SDPA_BACKENDS
-from benchmarks.shapes import SpaceTimeShape
-from benchmarks.space_time_peers import ALONE, PACKED, reference_outputs, space_time_ways
-
-# Of output and d_qkv, each a share of the largest value of its tensor.
-TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (2e-2, 5e-2), torch.float16: (4e-3, 1e-2)}
+from vtfast.bench.measure import Case, Way
+from vtfast.bench.peers.grid_attention import SDPA_BACKENDS
+from vtfast.bench.peers.space_time import ALONE, PACKED, reference_outputs, space_time_ways
+from vtfast.bench.shapes import SpaceTimeShape
+from vtfast.bench.subjects.space_time_attention import TOLERANCES
 
 # FlashAttention-2 from a block of the published model.
 FLASH = "SDPA flash"

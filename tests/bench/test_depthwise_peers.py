@@ -1,12 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from benchmarks.depthwise_peers import LAYOUTS, NAMES, TOKENS, VOLUME, Inputs, depthwise_ways, reference_outputs
-from benchmarks.measure import Effort, relative_error, run_case
-from benchmarks.peers import MODES
-from benchmarks.scope import Scope
-from benchmarks.shapes import UNIFORMER_CONVOLUTIONS, UNIFORMER_V2_POSITION, ConvolutionShape
-from benchmarks.suites import depthwise_conv3d
+from vtfast.bench.measure import Effort, relative_error, run_case
+from vtfast.bench.peers.depthwise import LAYOUTS, NAMES, TOKENS, VOLUME, Inputs, depthwise_ways, reference_outputs
+from vtfast.bench.peers.grid_attention import MODES
+from vtfast.bench.shapes import UNIFORMER_CONVOLUTIONS, UNIFORMER_V2_POSITION, ConvolutionShape
+from vtfast.bench.subjects import depthwise_conv3d
 
 SHAPES = [
     ConvolutionShape("block", (2, 4, 6), 16, batch=2),
@@ -53,32 +54,33 @@ def test_operations_and_bytes_are_those_of_the_tensors(shape):
 
 
 def test_shapes_are_those_of_the_models():
-    shapes = depthwise_conv3d.shapes_of(Scope(False, 2), VOLUME)
-    assert [(s.channels, s.kernel[1]) for s in shapes] == [
-        (64, 3), (128, 3), (320, 3), (512, 3), (64, 5), (128, 5), (320, 5), (512, 5), (512, 1),
+    (subject,) = depthwise_conv3d.SUBJECTS
+    volumes = [(s.channels, s.kernel[1]) for s in subject.sizes.values() if not s.residual]
+    assert volumes == [
+        (64, 3), (64, 5), (128, 3), (320, 3), (512, 3), (128, 5), (320, 5), (512, 5), (512, 1),
     ]  # fmt: skip
-    assert depthwise_conv3d.shapes_of(Scope(True, 2), TOKENS) == [UNIFORMER_CONVOLUTIONS[0], UNIFORMER_V2_POSITION]
+    tokens = [replace(s, residual=False, name="") for s in subject.sizes.values() if s.residual]
+    assert tokens == [replace(s, name="") for s in (*UNIFORMER_CONVOLUTIONS[:4], UNIFORMER_V2_POSITION)]
 
 
 @pytest.mark.requires_native
-@pytest.mark.parametrize("dtype", depthwise_conv3d.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mode", MODES)
 def test_rows_of_the_suite_agree(mode, dtype):
     """With the tolerances of the suite, at small sizes."""
     # torch 2.13 leaves parts of a bfloat16 weight's gradient unwritten for channels_last_3d of some sizes.
-    trusted = [name for name in NAMES if name != "channels_last_3d" or dtype == torch.float32]
-    for work in (VOLUME, TOKENS):
-        results = {
-            result.way: result.agrees
-            for result in run_case(depthwise_conv3d.case_of(SHAPES[0], work, dtype, mode), Effort(0.0, 1, 1))
-        }
+    trusted = [name for name in NAMES if name != "channels_last_3d" or dtype == "float32"]
+    for shape in (SHAPES[0], replace(SHAPES[0], residual=True)):
+        case = depthwise_conv3d.case_of(shape, dtype, mode, NAMES)
+        results = {result.way: result.agrees for result in run_case(case, Effort(0.0, 1, 1))}
         assert list(results) == [*NAMES, "copy", "GEMM float32"]
         assert all(results[name] for name in trusted)
 
 
 def test_the_compiler_takes_part_where_there_is_something_to_join():
-    tokens = depthwise_conv3d.case_of(SHAPES[0], TOKENS, torch.float32, MODES[0], compiled=True)
+    (subject,) = depthwise_conv3d.SUBJECTS
+    tokens = subject.make_case(replace(SHAPES[0], residual=True), "float32", MODES[0], subject.ways("cpu"), "cpu")
     names = [way.name for way in tokens.ways()]
     assert names == [*LAYOUTS, "NCDHW compiled", "channels_last_3d compiled", "vtfast", "copy", "GEMM float32"]
-    volumes = depthwise_conv3d.case_of(SHAPES[0], VOLUME, torch.float32, MODES[0], compiled=True)
+    volumes = subject.make_case(SHAPES[0], "float32", MODES[0], subject.ways("cpu"), "cpu")
     assert not any(way.name.endswith("compiled") for way in volumes.ways())

@@ -6,10 +6,11 @@ import sys
 import pytest
 import torch
 
-from benchmarks import allocator
-from benchmarks.measure import Case, Effort, NotSupportedError, Timing, Way, interleave, relative_error, run_case
-from benchmarks.report import tabulate
-from benchmarks.shapes import SWIN3D_T_WINDOWS
+from vtfast.bench import allocator
+from vtfast.bench.measure import Case, Effort, NotSupportedError, Timing, Way, interleave, relative_error, run_case
+from vtfast.bench.results import Record
+from vtfast.bench.shapes import SWIN3D_T_WINDOWS
+from vtfast.bench.table import table
 
 ONE_ROUND = Effort(seconds=0.0, min_rounds=1, max_rounds=1)
 RIGHT = torch.tensor([1.0, 2.0])
@@ -23,35 +24,34 @@ def case(*ways: Way) -> Case:
     return Case("case", lambda: ways, lambda: (RIGHT,), tolerance=1e-3)
 
 
-def ratios(*ways: Way) -> dict[str, float | None]:
-    measured = case(*ways)
-    section = tabulate("title", "notes", [(measured, run_case(measured, ONE_ROUND))])
-    return section.data[0]["ratios"]
+def record(*ways: Way) -> Record:
+    results = tuple(run_case(case(*ways), ONE_ROUND))
+    return Record("op", "op", "size", "grid=1x1x1", "float32", "forward", flops=1, results=results)
 
 
 class TestRatios:
     def test_are_given_when_both_agree(self):
-        assert ratios(way("eager"), way("vtfast"))["x eager"] > 0
+        assert record(way("eager"), way("vtfast")).speedup("eager") > 0
 
     @pytest.mark.parametrize("wrong", [RIGHT + 0.1, RIGHT * math.nan, RIGHT[:1]], ids=["value", "nan", "shape"])
     @pytest.mark.parametrize("who", ["eager", "vtfast"])
     def test_are_refused_when_a_result_differs(self, who, wrong):
         ways = {"eager": way("eager"), "vtfast": way("vtfast")} | {who: way(who, wrong)}
-        assert ratios(*ways.values())["x eager"] is None
+        assert record(*ways.values()).speedup("eager") is None
 
-    def test_best_peer_is_a_right_one_other_than_eager(self):
-        found = ratios(way("eager"), way("SDPA", RIGHT + 1), way("compile"), way("vtfast"))
-        assert found["x best peer"] == found["x compile"]
+    def test_the_best_peer_is_a_right_one(self):
+        found = record(way("SDPA", RIGHT + 1), way("compile"), way("vtfast"), way("vtfast compiled"))
+        assert found.best_peer().way == "compile"
 
-    def test_a_rate_is_refused_when_the_result_differs(self):
-        wrong = Case("case", lambda: [way("vtfast", RIGHT + 1)], lambda: (RIGHT,), tolerance=1e-3, flops=1)
-        (entry,) = tabulate("title", "notes", [(wrong, run_case(wrong, ONE_ROUND))]).data
-        assert "GFLOP/s" not in entry["ratios"]
+    def test_a_share_of_a_ceiling_is_refused_when_the_result_differs(self):
+        right, wrong = record(way("vtfast")), record(way("vtfast", RIGHT + 1))
+        assert right.share_of_limit({"GEMM float32": 1e9})[0] == "GEMM float32"
+        assert wrong.share_of_limit({"GEMM float32": 1e9}) is None
 
     def test_a_wrong_result_is_marked_in_the_table(self):
-        measured = case(way("eager", RIGHT + 1), way("vtfast"))
-        section = tabulate("title", "notes", [(measured, run_case(measured, ONE_ROUND))])
-        assert "DIFFERS: 5.0e-01" in section.rows[0][1]
+        columns, row = table([record(way("eager", RIGHT + 1), way("vtfast"))], {})
+        assert "DIFFERS: 5.0e-01" in row[columns.index("eager, ms")]
+        assert "x eager" not in columns
 
     def test_one_output_may_be_held_to_another_tolerance(self):
         ways = [Way("vtfast", lambda: None, lambda _: (RIGHT, RIGHT + 0.1))]
@@ -106,7 +106,7 @@ def test_shapes_of_swin3d_t():
 def test_allocator_is_what_its_name_says(name):
     if "glibc" not in os.confstr("CS_GNU_LIBC_VERSION") or "LD_PRELOAD" in os.environ:
         pytest.skip("another allocator is in force")
-    script = "from benchmarks.allocator import keeps_pages; print(keeps_pages())"
+    script = "from vtfast.bench.allocator import keeps_pages; print(keeps_pages())"
     env = allocator.environment(name) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == str(name == "kept")

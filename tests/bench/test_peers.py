@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from benchmarks.measure import NotSupportedError, Way, relative_error
-from benchmarks.peers import MODES, STARTS, core_ways, reference_outputs
-from benchmarks.shapes import WindowShape
+from vtfast.bench.measure import NotSupportedError, Way, relative_error
+from vtfast.bench.peers.grid_attention import MODES, STARTS, core_ways, reference_outputs
+from vtfast.bench.shapes import WindowShape
 
 VTFAST = pytest.param("vtfast", marks=pytest.mark.requires_native)
 ON_ANY_DEVICE = ["eager", "SDPA", "SDPA math"]

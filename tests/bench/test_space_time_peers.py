@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from benchmarks.measure import relative_error
-from benchmarks.peers import MODES
-from benchmarks.shapes import SpaceTimeShape
-from benchmarks.space_time_peers import (
+from vtfast.bench.measure import relative_error
+from vtfast.bench.peers.grid_attention import MODES
+from vtfast.bench.peers.space_time import (
     ALONE,
     PACKED,
     Inputs,
@@ -14,6 +13,7 @@ from benchmarks.space_time_peers import (
     time_fastest,
     time_slowest,
 )
+from vtfast.bench.shapes import SpaceTimeShape
 
 VTFAST = pytest.param("vtfast", marks=pytest.mark.requires_native)
 SCHEMES = ("time", "space", "joint", "width", "height", "local", "global")

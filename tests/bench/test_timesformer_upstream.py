@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.measure import Effort, NotSupportedError, relative_error, run_case
-from benchmarks.model_cases import FORWARD, PURE_BFLOAT16, TRAINING, model_cases
-from benchmarks.scope import Scope
-from benchmarks.shapes import ModelShape
-from benchmarks.timesformer_upstream import HUGGING_FACE, LUCIDRAINS, PLAIN
+from vtfast.bench.measure import Effort, NotSupportedError, relative_error, run_case
+from vtfast.bench.shapes import ModelShape
+from vtfast.bench.subjects import models
+from vtfast.bench.subjects.subject import MODES
+from vtfast.bench.upstreams.timesformer import HUGGING_FACE, LUCIDRAINS, PLAIN
 
 SMALL = ModelShape(
     "timesformer_base", (2, 3, 4, 32, 32), {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -15,27 +15,27 @@ SMALL = ModelShape(
 SMALL_LUCIDRAINS = replace(SMALL, model="timesformer_lucidrains", config={**SMALL.config, "head_dim": 8})
 
 
-@pytest.mark.parametrize("work", [FORWARD, TRAINING])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("shape", "upstream"),
     [(SMALL, HUGGING_FACE), (SMALL, PLAIN), (SMALL_LUCIDRAINS, LUCIDRAINS)],
     ids=["transformers", "plain", "lucidrains"],
 )
-def test_every_model_computes_the_same(shape, upstream, work):
-    (case,) = [case for case in model_cases(Scope(False, 2, compile=False), shape, upstream) if case.name == work]
+def test_every_model_computes_the_same(shape, upstream, mode, monkeypatch):
+    monkeypatch.setattr(models, "upstream_of", lambda name: upstream)
+    case = models.case_of(shape, "float32", mode, ("eager", *upstream.patched, "vtfast"))
     try:
         results = {result.way: result for result in run_case(case, Effort(0.0, 1, 1))}
     except NotSupportedError as error:
         pytest.skip(str(error))
-    assert set(results) == {"eager", *upstream.patched, "vtfast", "linear layers"}
+    assert set(results) == {"eager", *upstream.patched, "vtfast", "linear layers", "GEMM float32"}
     assert {way for way, result in results.items() if result.agrees} == {"eager", *upstream.patched, "vtfast"}
 
 
 def test_what_an_upstream_cannot_do_has_a_reason():
-    cases = model_cases(Scope(False, 2, compile=False), SMALL_LUCIDRAINS, LUCIDRAINS)
-    (case,) = [case for case in cases if case.name == PURE_BFLOAT16]
+    case = models.case_of(SMALL_LUCIDRAINS, "bfloat16", MODES[0], ("eager", "vtfast"))
     try:
-        eager, vtfast, _ = run_case(case, Effort(0.0, 1, 1))
+        eager, vtfast, *_ = run_case(case, Effort(0.0, 1, 1))
     except NotSupportedError as error:
         pytest.skip(str(error))
     assert "rotary tables are float32" in eager.note

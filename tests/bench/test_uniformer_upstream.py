@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Effort, NotSupportedError, run_case
-from benchmarks.model_cases import FORWARD, TRAINING, model_cases
-from benchmarks.scope import Scope
-from benchmarks.shapes import ModelShape
-from benchmarks.uniformer_peers import UNIFORMER, with_channels_last
-from benchmarks.uniformer_v2_upstream import MMACTION2_UNIFORMER_V2
-from benchmarks.upstream import clip_of
+from vtfast.bench.measure import Effort, NotSupportedError, run_case
+from vtfast.bench.shapes import ModelShape
+from vtfast.bench.subjects.models import case_of
+from vtfast.bench.subjects.subject import MODES
+from vtfast.bench.upstreams.uniformer_channels_last import UNIFORMER, with_channels_last
+from vtfast.bench.upstreams.uniformer_v2 import MMACTION2_UNIFORMER_V2
+from vtfast.bench.upstreams.upstream import clip_of
 
 SMALL = ModelShape(
     "uniformer_s",
@@ -32,13 +32,13 @@ def mmaction2() -> None:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("work", [FORWARD, TRAINING])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("shape", "upstream"), [(SMALL, UNIFORMER), (SMALL_V2, MMACTION2_UNIFORMER_V2)])
-def test_all_models_compute_the_same(shape, upstream, work):
-    (case,) = [case for case in model_cases(Scope(False, 2, compile=False), shape, upstream) if case.name == work]
+def test_all_models_compute_the_same(shape, upstream, mode):
+    case = case_of(shape, "float32", mode, ("eager", *upstream.patched, "vtfast"))
     results = {result.way: result for result in run_case(case, Effort(0.0, 1, 1))}
     compared = {"eager", *upstream.patched, "vtfast"}
-    assert set(results) == {*compared, "linear layers"}
+    assert set(results) == {*compared, "linear layers", "GEMM float32"}
     assert {way for way, result in results.items() if result.agrees} == compared
 
 
@@ -66,7 +66,7 @@ def test_between_channels_last_convolutions_nothing_is_copied():
 
 def test_the_floor_has_every_linear_layer():
     """Also those that are convolutions there."""
-    (case, *_) = model_cases(Scope(False, 2, compile=False), SMALL, UNIFORMER)
+    case = case_of(SMALL, "float32", MODES[0], ("eager", "vtfast"))
     (linears,) = [way for way in case.ways() if way.name == "linear layers"]
     with FlopCounterMode(display=False) as counter:
         linears.run()

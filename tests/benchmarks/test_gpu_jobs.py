@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from benchmarks.gpu.jobs import natively, read, reason
-from benchmarks.measure import Way
 from vtfast import ops
+from vtfast.bench.measure import Way
 
 # A module of jobs as `python -m` runs it.
 MODULE = """
 import os, sys, time
 import torch
 from benchmarks.gpu.jobs import Job, main
-from benchmarks.measure import Case, Effort, Way
+from vtfast.bench.measure import Case, Effort, Way
 
 RIGHT = torch.tensor([1.0, 2.0])
 

@@ -12,8 +12,8 @@ from benchmarks.gpu.attention import BOTH, FORWARD, core_job, fewest_bytes
 from benchmarks.gpu.figures import Figures, ceilings_of, targets
 from benchmarks.gpu.probe import slug
 from benchmarks.gpu.report import PICTURE, figures_of, gather, markdown, summary, write
-from benchmarks.measure import Result, Timing
-from benchmarks.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS
+from vtfast.bench.measure import Result, Timing
+from vtfast.bench.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS
 
 SHAPE = FILLING_WINDOWS[1].shifted()
 

@@ -13,9 +13,9 @@ from oracles import randomise
 from torch import Tensor
 from uniformer_v2_oracles import SIZE, SMALL, mmaction2_uniformer_v2, small_uniformer_v2
 
-from benchmarks import upstream
-from benchmarks.measure import NotSupportedError
 from vtfast import create_model
+from vtfast.bench.measure import NotSupportedError
+from vtfast.bench.upstreams import upstream
 from vtfast.checkpoints import load_checkpoint
 from vtfast.models import FeatureExtractor, UniFormerV2
 

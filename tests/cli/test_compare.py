@@ -7,7 +7,7 @@ import torch
 
 from vtfast import _library, build_info
 from vtfast.cli import compare, main
-from vtfast.cli.memory import peak_memory
+from vtfast.bench.peak_memory import peak_memory
 
 MODEL = "--model=small_swin"
 MakeVideo = Callable[..., Path]

@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Case, Effort, Way, run_case
+from vtfast.bench.cuda_meter import meter_for
+from vtfast.bench.measure import Case, Effort, Way, run_case
 
 _SIZE = 2048
 _COPIED = 512 * 2**20
+_EFFORT = Effort(seconds=3.0, max_rounds=15)
 
 # The newest instructions of torch's GEMM that the kernels of vtfast also use: no matrix tiles (AMX).
 WITHOUT_AMX = "AVX512_CORE_BF16"
@@ -31,10 +34,20 @@ def copy(threads: int | None = None, size: int = _COPIED, device: str = "cpu") -
     return Way("copy", lambda: target.copy_(source), threads=threads, flops=2 * size)
 
 
-def rates(effort: Effort, threads: int | None = None, only_gemm: bool = False) -> dict[str, float]:
-    """Units a second of every yardstick: FLOP/s of GEMMs, bytes/s of the copy."""
-    ways = [gemm(torch.float32, threads), gemm(torch.bfloat16, threads), *([] if only_gemm else [copy(threads)])]
-    results = run_case(Case("ceilings", lambda: ways), effort)
+def rates(device: str = "cpu", effort: Effort = _EFFORT) -> dict[str, float]:
+    """Units a second of every yardstick, on the threads of this process: FLOP/s of GEMMs, bytes/s of the copy.
+
+    On a processor with matrix tiles also of a bfloat16 GEMM without them.
+    """
+    ways = [gemm(torch.float32, device=device), gemm(torch.bfloat16, device=device), copy(device=device)]
+    found = _rates(ways, effort, device)
+    if device == "cpu" and has_amx():
+        found["GEMM bfloat16 without AMX"] = rate_without_amx(effort, torch.get_num_threads())
+    return found
+
+
+def _rates(ways: Sequence[Way], effort: Effort, device: str = "cpu") -> dict[str, float]:
+    results = run_case(Case("ceilings", lambda: ways), effort, meter_for(device))
     return {r.way: r.flops / r.timing.median for r in results if r.timing is not None and r.flops is not None}
 
 
@@ -44,15 +57,16 @@ def has_amx() -> bool:
     return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text().split()
 
 
-def rates_without_amx(effort: Effort, threads: int) -> dict[str, float]:
-    """GEMM rates of a fresh process whose oneDNN stops at AVX-512 with bfloat16."""
+def rate_without_amx(effort: Effort, threads: int) -> float:
+    """FLOP/s of a bfloat16 GEMM in a fresh process whose oneDNN stops at AVX-512 with bfloat16."""
     env = os.environ | {"ONEDNN_MAX_CPU_ISA": WITHOUT_AMX}
     request = json.dumps({"seconds": effort.seconds, "threads": threads})
-    command = [sys.executable, "-m", "benchmarks.ceilings", request]
-    return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, "-m", "vtfast.bench.ceilings", request]
+    answer = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    return float(json.loads(answer)["GEMM bfloat16"])
 
 
 if __name__ == "__main__":
     _request = json.loads(sys.argv[1])
     torch.set_num_threads(_request["threads"])
-    print(json.dumps(rates(Effort(seconds=_request["seconds"]), only_gemm=True)))
+    print(json.dumps(_rates([gemm(torch.bfloat16)], Effort(seconds=_request["seconds"]))))

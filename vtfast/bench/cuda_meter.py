@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.measure import Meter
-from vtfast.cli.memory import peak_memory
+from vtfast.bench.measure import Meter
+from vtfast.bench.peak_memory import peak_memory
 
 _CYCLES_PER_SECOND = 2e9  # about; only the length of a pause depends on it
 

@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""What figures were taken on."""
 
 import os
 import platform
@@ -11,15 +11,21 @@ from typing import Any
 import torch
 
 import vtfast
-from benchmarks.allocator import keeps_pages
+from vtfast.bench.allocator import keeps_pages
 
 # What changes figures, if set.
 _VARIABLES = ("ATEN_CPU_CAPABILITY", "VTFAST_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "KMP_AFFINITY")
 
 
-def facts(allocator: str) -> dict[str, Any]:
-    """The machine, the software and the state of this process."""
+def facts(allocator: str, device: str = "cpu") -> dict[str, Any]:
+    """The machine, the software and the state of this process.
+
+    Args:
+        allocator: what malloc was set to, "default" or "kept".
+        device: "cpu" or "cuda".
+    """
     return {
+        **({"device": torch.cuda.get_device_name()} if device == "cuda" else {}),
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -64,13 +70,15 @@ def _allocator(name: str) -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, marked where what is measured differs from it."""
-    root = Path(__file__).parents[1]
+    """The checkout's commit, marked where what is measured differs from it; None outside of a checkout."""
+    root = Path(__file__).parents[2]
 
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", root, *args], check=True, capture_output=True, text=True).stdout.strip()
 
     try:
+        if not git("ls-files", "vtfast/bench/environment.py"):
+            return None  # installed beneath a checkout of something else
         changed = git("status", "--porcelain", "--untracked-files=no", "vtfast", "csrc")
         return git("rev-parse", "--short", "HEAD") + (" and uncommitted changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):

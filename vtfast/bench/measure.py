@@ -3,12 +3,16 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend
+from torch.overrides import TorchFunctionMode
 
 Outputs = Sequence[Tensor]
 
@@ -85,7 +89,8 @@ class Timing:
     @staticmethod
     def of(seconds: Sequence[float]) -> "Timing":
         """The timing of at least one measured time."""
-        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
+        several = [*seconds, *seconds] if len(seconds) == 1 else seconds
+        low, median, high = statistics.quantiles(several, n=4, method="inclusive")
         return Timing(median, low, high, len(seconds))
 
 
@@ -102,6 +107,8 @@ class Result:
         note: why it cannot do the case.
         flops: floating point operations of the way's own work, for yardsticks.
         extra_bytes: memory at the peak beyond inputs and results, where the meter can tell.
+        peak_bytes: memory at the peak beyond weights and inputs, results included, where it was measured.
+        sdpa: backends that `scaled_dot_product_attention` chose, if the way calls it.
     """
 
     way: str
@@ -111,6 +118,8 @@ class Result:
     note: str | None = None
     flops: int | None = None
     extra_bytes: int | None = None
+    peak_bytes: int | None = None
+    sdpa: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,10 +153,13 @@ class Meter:
         return None
 
 
-def run_case(case: Case, effort: Effort, meter: Meter | None = None) -> list[Result]:
+def run_case(
+    case: Case, effort: Effort, meter: Meter | None = None, look_at: Callable[[Way], None] | None = None
+) -> list[Result]:
     """Runs every way once to compare its result, then all of them in rounds.
 
-    A way that raises `NotSupportedError` gets no time; one whose result is wrong is timed, but marked.
+    A way that raises `NotSupportedError` gets no time; one whose result is wrong is timed, but marked. `look_at` is
+    given each way that can do the case before the rounds.
     """
     torch.compiler.reset()  # each case compiles afresh: dynamo gives up on a function that it has seen in many sizes
     threads, meter = torch.get_num_threads(), meter or Meter()
@@ -157,8 +169,13 @@ def run_case(case: Case, effort: Effort, meter: Meter | None = None) -> list[Res
     for way in case.ways():
         try:
             _set_threads(way.threads or threads)
-            checked = _check(way, way.run(), reference, case.tolerance)
-            checks[way.name] = replace(checked, extra_bytes=meter.extra_bytes(way.run))
+            returned, chosen = _first_run(way)
+            checked = _check(way, returned, reference, case.tolerance)
+            del returned
+            extra = meter.extra_bytes(way.run)
+            checks[way.name] = replace(checked, extra_bytes=extra, sdpa=chosen)
+            if look_at is not None:
+                look_at(way)
             able.append(way)
         except NotSupportedError as error:
             checks[way.name] = Result(way.name, None, note=str(error))
@@ -169,6 +186,36 @@ def run_case(case: Case, effort: Effort, meter: Meter | None = None) -> list[Res
         replace(checked, timing=Timing.of(times[name])) if name in times else checked
         for name, checked in checks.items()
     ]
+
+
+def _first_run(way: Way) -> tuple[Any, str | None]:
+    """What it returns, and the backends of `scaled_dot_product_attention` that it takes, if it calls it."""
+    if "SDPA" not in way.name or is_compiled(way.name):
+        return way.run(), None
+    with sdpa_choices() as chosen:
+        returned = way.run()
+    return returned, ", ".join(sorted(set(chosen))) or None
+
+
+def is_compiled(way: str) -> bool:
+    """Whether a way's first run compiles it, which takes a while."""
+    return "compile" in way or "Flex" in way
+
+
+@contextmanager
+def sdpa_choices() -> Iterator[list[str]]:
+    """Names of the backends that `scaled_dot_product_attention` takes within the context, as they come."""
+
+    class Recorder(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if func is F.scaled_dot_product_attention:
+                chosen.append(SDPBackend(torch._fused_sdp_choice(*args, **kwargs)).name.lower())
+            return func(*args, **kwargs)
+
+    chosen: list[str] = []
+    with Recorder():
+        yield chosen
 
 
 def interleave(ways: Sequence[Way], effort: Effort, threads: int, meter: Meter | None = None) -> dict[str, list[float]]:

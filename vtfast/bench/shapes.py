@@ -60,6 +60,10 @@ class WindowShape:
         """Floating point operations of one of attention's matrix products: two in the forward, five in the backward."""
         return 2 * self.num_tokens * self.group_size * self.channels
 
+    def fewest_bytes(self, itemsize: int, backward: bool) -> int:
+        """Forward: reads qkv, writes the output. Backward: reads qkv and the output's gradient, writes that of qkv."""
+        return self.num_tokens * self.channels * itemsize * (11 if backward else 4)
+
     def shifted(self) -> "WindowShape":
         """The same with Swin's shift by half a window."""
         half = (w // 2 if size > w else 0 for size, w in zip(self.grid, self.window, strict=True))
@@ -279,6 +283,7 @@ class ConvolutionShape:
         channels: each with a kernel of its own.
         kernel: (T, H, W), odd.
         behind_cls: whether every frame of tokens begins with a cls, which takes no part.
+        residual: whether the tokens are added to the result; otherwise this is the convolution of a volume.
         batch: clips.
     """
 
@@ -287,6 +292,7 @@ class ConvolutionShape:
     channels: int
     kernel: Triple = (3, 3, 3)
     behind_cls: bool = False
+    residual: bool = False
     batch: int = 1
 
     @property
@@ -333,6 +339,38 @@ FILLING_LARGE = replace(UNIFORMER_CONVOLUTIONS[4], batch=32)
 FILLING_CONVOLVED_TIME, FILLING_POSITION = (
     replace(shape, batch=64) for shape in (UNIFORMER_V2_TIME, UNIFORMER_V2_POSITION)
 )
+
+
+@dataclass(frozen=True)
+class RotaryShape:
+    """Rotary embedding of packed qkv behind a cls token, by frame or by place in it, as in timesformer-pytorch.
+
+    Args:
+        grid: tokens (T, H, W).
+        num_heads: number of attention heads.
+        head_dim: channels of a head.
+        axes: "time" or "space", what the tables go by.
+        batch: clips.
+    """
+
+    grid: Triple
+    num_heads: int = 8
+    head_dim: int = 64
+    axes: str = "time"
+    batch: int = 1
+
+    @property
+    def channels(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all clips, cls included."""
+        return self.batch * (1 + prod(self.grid))
+
+    def fewest_bytes(self, itemsize: int, backward: bool) -> int:
+        """Reads and writes qkv; with the backward also its gradient."""
+        return self.num_tokens * 3 * self.channels * itemsize * (4 if backward else 2)
 
 
 @dataclass(frozen=True)

@@ -1,127 +1,60 @@
-"""From measured results to tables: what may be said, and how it is written."""
+"""Measured records as tables: what may be said, and how it is written."""
 
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
-from benchmarks.measure import Case, Effort, Result, run_case
+from vtfast.bench.measure import Result
+from vtfast.bench.results import JUDGED, Ceilings, Record
 
-JUDGED = "vtfast"
-# Peers with a column of their own for how many times faster the judged way is.
-NAMED = ("eager", "compile", "NCDHW")
+Rows = list[list[str]]
+
+_MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Section:
-    """One table of the report.
+def table(records: Sequence[Record], ceilings: Ceilings) -> Rows:
+    """A row a record of one subject and mode, below the names of the columns.
 
-    Args:
-        title: heading.
-        notes: what exactly is measured.
-        columns: head of the table.
-        rows: cells, as text.
-        data: the numbers behind the cells, for JSON.
+    Ways with a right or a wrong result, then yardsticks, then the ratios: to each peer by name, to the fastest of
+    them, the share of the ceiling that limits the work, and memory at the peak where it was measured.
     """
-
-    title: str
-    notes: str
-    columns: list[str]
-    rows: list[list[str]]
-    data: list[dict[str, Any]] = field(default_factory=list)
-
-    def markdown(self) -> str:
-        """The section without its heading."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return f"{self.notes}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def timing_section(
-    title: str, notes: str, cases: Iterable[Case], effort: Effort, gemm_without_amx: float | None = None
-) -> Section:
-    """Runs the cases and tabulates them."""
-    measured = []
-    for case in cases:
-        print(f"  {title}: {case.name}", file=sys.stderr, flush=True)
-        measured.append((case, run_case(case, effort)))
-    return tabulate(title, notes, measured, gemm_without_amx)
+    ways = list(dict.fromkeys(result.way for record in records for result in record.results))
+    peers = [way for way in ways if _was_compared(way, records) and not way.startswith(JUDGED)]
+    shown = [way for way in ways if not way.startswith("GEMM")]
+    columns = ["", *(f"{way}, ms" for way in shown), *(f"x {peer}" for peer in peers), "x best peer", "% of limit"]
+    has_memory = any(result.peak_bytes is not None for record in records for result in record.results)
+    columns += ["MiB", "best peer's MiB"] if has_memory else []
+    rows = [columns]
+    for record in records:
+        best = record.best_peer()
+        row = [f"{record.name}, {record.dtype}", *(cell(record.result(way)) for way in shown)]
+        row += [ratio(record.speedup(peer)) for peer in peers]
+        row += [ratio(None if best is None else record.speedup(best.way)), _limit(record, ceilings)]
+        row += [_mib(record.judged), _mib(_leanest(record))] if has_memory else []
+        rows.append(row)
+    return _without_empty_columns(rows)
 
 
-def tabulate(
-    title: str, notes: str, measured: Sequence[tuple[Case, list[Result]]], gemm_without_amx: float | None = None
-) -> Section:
-    """A row a case, a column a way, then the ratios."""
-    ways = list(dict.fromkeys(result.way for _, results in measured for result in results))
-    compared = [way for way in ways if any(_was_compared(way, results) for _, results in measured)]
-    yardsticks = [way for way in ways if way not in compared]
-    # vtfast under torch.compile is no peer of vtfast.
-    peers = [way for way in compared if not way.startswith(JUDGED)]
-    shown = [way for way in ways if not _is_gemm(way)]
-    rows, data = [], []
-    for case, results in measured:
-        by_way = {result.way: result for result in results}
-        judged = by_way[JUDGED]
-        ratios: dict[str, float | None] = {
-            **{f"x {way}": speedup(judged, by_way.get(way)) for way in peers if way in NAMED},
-            "x best peer": best_speedup(judged, [by_way[way] for way in peers if way in by_way and way != "eager"]),
-            **{f"/ {way}": excess(judged, by_way.get(way)) for way in yardsticks if not _is_gemm(way)},
-            **_rates(case, judged, by_way, gemm_without_amx),
-        }
-        data.append({"case": case.name, **case.facts, "ways": [asdict(result) for result in results], "ratios": ratios})
-        rows.append([case.name, *(cell(by_way.get(way)) for way in shown)])
-    columns = ["", *(f"{way}, ms" for way in shown)]
-    names = list(dict.fromkeys(name for entry in data for name in entry["ratios"]))
-    for name in names:
-        values = [entry["ratios"].get(name) for entry in data]
-        if any(value is not None for value in values):
-            columns.append(name)
-            for row, value in zip(rows, values, strict=True):
-                row.append(_ratio(name, value))
-    return Section(title, notes, columns, rows, data)
+def by_table(records: Sequence[Record]) -> dict[tuple[str, str, str | None], list[Record]]:
+    """Records that make a table each: those of one subject, mode and axis."""
+    tables: dict[tuple[str, str, str | None], list[Record]] = {}
+    for record in records:
+        tables.setdefault((record.subject, record.mode, record.sweep), []).append(record)
+    return tables
 
 
-def speedup(judged: Result, peer: Result | None) -> float | None:
-    """How many times faster `judged` is; None, never a number, unless both gave the right result."""
-    if peer is None or peer.timing is None or judged.timing is None or not (judged.agrees and peer.agrees):
-        return None
-    return peer.timing.median / judged.timing.median
+def as_text(rows: Rows) -> str:
+    """For a terminal: columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(_aligned, row, range(len(row)), widths)).rstrip() for row in rows)
 
 
-def best_speedup(judged: Result, peers: Sequence[Result]) -> float | None:
-    """Speed-up against the fastest peer whose result is right."""
-    ratios = [ratio for peer in peers if (ratio := speedup(judged, peer)) is not None]
-    return min(ratios) if ratios else None
+def _aligned(text: str, column: int, width: int) -> str:
+    return f"{text:<{width}}" if column == 0 else f"{text:>{width}}"
 
 
-def excess(judged: Result, yardstick: Result | None) -> float | None:
-    """Time as a multiple of the yardstick's; None if the result is wrong."""
-    if yardstick is None or yardstick.timing is None or judged.timing is None or not judged.agrees:
-        return None
-    return judged.timing.median / yardstick.timing.median
-
-
-def _rates(
-    case: Case, judged: Result, by_way: dict[str, Result], gemm_without_amx: float | None
-) -> dict[str, float | None]:
-    """GFLOP/s, and the share of the rate of each GEMM that took part in the rounds."""
-    if case.flops is None or judged.timing is None or not judged.agrees:
-        return {}
-    rate = case.flops / judged.timing.median
-    shares: dict[str, float | None] = {"GFLOP/s": rate / 1e9}
-    for way, result in by_way.items():
-        if _is_gemm(way) and result.timing is not None and result.flops is not None:
-            shares["% of GEMM"] = 100 * rate * result.timing.median / result.flops
-            if gemm_without_amx and "bfloat16" in way:
-                shares["% of GEMM without AMX"] = 100 * rate / gemm_without_amx
-    return shares
-
-
-def _was_compared(way: str, results: Sequence[Result]) -> bool:
-    return any(result.way == way and (result.agrees is not None or result.note) for result in results)
-
-
-def _is_gemm(way: str) -> bool:
-    return way.startswith("GEMM")
+def as_markdown(rows: Rows) -> str:
+    """For a document."""
+    head, *others = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others))
 
 
 def cell(result: Result | None) -> str:
@@ -139,7 +72,31 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.{2 if seconds < 0.01 else 1 if seconds < 0.1 else 0}f}"
 
 
-def _ratio(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if name.startswith(("%", "GFLOP")) else f"{value:.2f}"
+def ratio(value: float | None) -> str:
+    """Three figures, or a dash."""
+    return "-" if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def _limit(record: Record, ceilings: Ceilings) -> str:
+    share = record.share_of_limit(ceilings)
+    return "-" if share is None else f"{100 * share[1]:.0f} ({share[0]})"
+
+
+def _mib(result: Result | None) -> str:
+    return "-" if result is None or result.peak_bytes is None else f"{result.peak_bytes / _MIB:.1f}"
+
+
+def _leanest(record: Record) -> Result | None:
+    """Of the others whose result is right."""
+    others = [r for r in record.results if r.agrees and r.peak_bytes is not None and not r.way.startswith(JUDGED)]
+    return min(others, key=lambda r: r.peak_bytes or 0, default=None)
+
+
+def _was_compared(way: str, records: Sequence[Record]) -> bool:
+    results = [record.result(way) for record in records]
+    return any(result is not None and (result.agrees is not None or result.note) for result in results)
+
+
+def _without_empty_columns(rows: Rows) -> Rows:
+    kept = [i for i in range(len(rows[0])) if i == 0 or any(row[i] not in ("", "-") for row in rows[1:])]
+    return [[row[i] for i in kept] for row in rows]

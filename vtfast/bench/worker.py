@@ -1,51 +1,131 @@
-"""One suite under one allocator, in this process: `python -m benchmarks.worker REQUEST OUTPUT`, both JSON."""
+"""Cases one after the other in this process: `python -m vtfast.bench.worker REQUEST`, which answers in JSON lines.
+
+The first line holds facts, and ceilings where they are asked for; then comes a line when a case begins and one with
+its record. Malloc reads its settings when a process starts, and what a peer compiled or left behind ends with it: so
+the parent starts one for each subject and allocator.
+"""
 
 import json
+import os
 import sys
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import Any, TextIO
 
 import torch
 
-from benchmarks import environment
-from benchmarks.allocator import fault_in_heap
-from benchmarks.measure import NotSupportedError
-from benchmarks.scope import Scope
-from benchmarks.suites import load_suite
+from vtfast import use_backend
+from vtfast.bench import ceilings, environment
+from vtfast.bench.allocator import fault_in_heap
+from vtfast.bench.cuda_meter import meter_for
+from vtfast.bench.measure import NotSupportedError, Result, Way, run_case
+from vtfast.bench.memory import peak_of
+from vtfast.bench.request import Request
+from vtfast.bench.results import JUDGED, Record
+from vtfast.bench.subjects import subject_named
+from vtfast.bench.subjects.subject import OP
+from vtfast.plan import Cost, count
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to run.
+def main(order: dict[str, Any], answers: TextIO) -> None:
+    """Carries out an order.
 
     Args:
-        suite: its name.
-        allocator: the one that the environment of this process sets up.
-        quick: as in `Scope`.
-        compile: as in `Scope`.
-        threads: as in `Scope`.
+        order: `allocator`, `threads`, `device`, `ceilings` (whether to measure them) and `requests`.
+        answers: takes the lines.
     """
 
-    suite: str
-    allocator: str
-    quick: bool
-    compile: bool
-    threads: int
+    def answer(**fields: Any) -> None:
+        answers.write(json.dumps(fields) + "\n")
+        answers.flush()
 
-
-def run(request: Request) -> dict[str, object]:
-    """The suite's sections and what they were taken on."""
-    torch.set_num_threads(request.threads)
-    scope = Scope(request.quick, request.threads, request.compile and not request.quick)
-    if request.allocator == "kept":
+    torch.set_num_threads(order["threads"])
+    if order["allocator"] == "kept":
         fault_in_heap()
-    facts = environment.facts(request.allocator)
-    try:
-        sections = load_suite(request.suite).run(scope)
-    except NotSupportedError as error:
-        return {"facts": facts, "sections": [], "skipped": str(error)}
-    return {"facts": facts, "sections": [asdict(section) for section in sections]}
+    facts = environment.facts(order["allocator"], order["device"])
+    answer(facts=facts, ceilings=ceilings.rates(order["device"]) if order["ceilings"] else {})
+    for number, fields in enumerate(order["requests"]):
+        answer(started=number)
+        try:
+            answer(record=asdict(measure(Request(**{**fields, "ways": tuple(fields["ways"])}))))
+        except NotSupportedError as error:
+            answer(skipped=number, because=str(error))
+
+
+def measure(request: Request) -> Record:
+    """One case.
+
+    Raises:
+        NotSupportedError: nothing can be measured; the message says why.
+    """
+    torch.set_num_threads(request.threads)
+    case, costs = request.case(), list[Cost]()
+
+    def look_at(way: Way) -> None:
+        if way.name == JUDGED:
+            costs.append(count(way.run))
+
+    # Launching costs nobody anything where single operations are compared.
+    head_start = 2e-3 if subject_named(request.subject).kind == OP else 0.0
+    guarded = replace(case, ways=lambda: [_guarded(way) for way in case.ways()])
+    results = run_case(guarded, request.effort, meter_for(request.device, head_start), look_at)
+    if request.memory:
+        results = [_with_memory(result, request) for result in results]
+    flops, exps = (costs[0].flops, costs[0].exps) if costs else (None, None)
+    return replace(
+        request.record(),
+        flops=case.flops or flops,
+        exps=exps,
+        fewest_bytes=case.fewest_bytes,
+        results=tuple(results),
+    )
+
+
+def _with_memory(result: Result, request: Request) -> Result:
+    """Of ways that were compared; yardsticks need none."""
+    if result.timing is None or result.agrees is None:
+        return result
+    return replace(result, peak_bytes=peak_of(request, result.way))
+
+
+def _guarded(way: Way) -> Way:
+    """Whatever the first run raises says that the way cannot do the case; vtfast's way is never the reference."""
+    runs = _runs(way)
+    return replace(way, run=lambda: next(runs)())
+
+
+def _runs(way: Way) -> Iterator[Callable[[], Any]]:
+    def natively() -> Any:
+        with use_backend("native"):
+            return way.run()
+
+    run = natively if way.name == JUDGED else way.run
+
+    def first() -> Any:
+        try:
+            return run()
+        except NotSupportedError:
+            raise
+        except Exception as error:
+            raise NotSupportedError(reason(error)) from error
+
+    yield first
+    while True:
+        yield run
+
+
+def reason(error: Exception) -> str:
+    """One line of why a way cannot do a case."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"refused: {lines[0]}"[:240]
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(run(Request(**json.loads(sys.argv[1])))))
+    # Peers print what they like; answers keep a channel of their own.
+    _answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    warnings.simplefilter("ignore")
+    main(json.loads(sys.argv[1]), _answers)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vtfast import build_info, use_backend
+from vtfast.bench.peak_memory import peak_memory
 from vtfast.cli.clips import Clip
 from vtfast.cli.errors import as_user_error
-from vtfast.cli.memory import peak_memory
 from vtfast.cli.options import LoadedModel
 from vtfast.cli.progress import Progress
 from vtfast.data import VideoError, load_clips

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 
-from benchmarks.measure import NotSupportedError, Outputs, Way
-from benchmarks.shapes import Triple, WindowShape
 from vtfast import ops, reference, use_backend
+from vtfast.bench.measure import NotSupportedError, Outputs, Way
+from vtfast.bench.shapes import Triple, WindowShape
 from vtfast.reference.grid_attention import relative_position_bias
 
 MODES = ("forward", "forward + backward")

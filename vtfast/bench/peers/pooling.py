@@ -17,10 +17,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from benchmarks.measure import Outputs, Way
-from benchmarks.peers import SDPA_BACKENDS, only_backend
-from benchmarks.shapes import PoolingShape, Triple
 from vtfast import ops, use_backend
+from vtfast.bench.measure import Outputs, Way
+from vtfast.bench.peers.grid_attention import SDPA_BACKENDS, only_backend
+from vtfast.bench.shapes import PoolingShape, Triple
 from vtfast.reference import TokenPool, relative_rows
 
 KERNEL, EPS = (3, 3, 3), 1e-6

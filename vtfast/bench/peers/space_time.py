@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from benchmarks.measure import Outputs, Way
-from benchmarks.peers import SDPA_BACKENDS, Heads, only_backend, step
-from benchmarks.shapes import SpaceTimeShape
 from vtfast import ops, use_backend
+from vtfast.bench.measure import Outputs, Way
+from vtfast.bench.peers.grid_attention import SDPA_BACKENDS, Heads, only_backend, step
+from vtfast.bench.shapes import SpaceTimeShape
 
 # A peer's name with this at its end starts from packed qkv.
 PACKED = ", packed"

@@ -1,54 +1,52 @@
-"""One file a subject: adding a file here adds its tables to the report.
+"""What can be measured: one file an operation or a few of a kind, and all models. A file here adds its subjects."""
 
-A suite is a module with `run(scope) -> list[Section]` and, where they differ from the rule, `ALLOCATORS`
-(those under which it is measured, all by rule), `QUICK` (whether it belongs to a quick run, yes by rule) and
-`draw(sections, path)` (a picture of its sections, none by rule).
-"""
-
+import fnmatch
 import importlib
 import pkgutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
 
-from benchmarks.allocator import ALLOCATORS
-from benchmarks.report import Section
-from benchmarks.scope import Scope
+from vtfast.bench.subjects import models
+from vtfast.bench.subjects.subject import Subject
 
-
-class Suite(Protocol):
-    """What a module of this package offers."""
-
-    def run(self, scope: Scope) -> list[Section]:
-        """Measures and tabulates."""
+__all__ = ["Subject", "find_subjects", "op_names", "subject_named"]
 
 
-def suite_names() -> list[str]:
-    """The names of all suites, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+def op_names() -> list[str]:
+    """The names of the operations, in order of the files."""
+    return [subject.name for subject in _operations()]
 
 
-def quick_suite_names() -> list[str]:
-    """The names of those that a quick run takes."""
-    return [name for name in suite_names() if getattr(load_suite(name), "QUICK", True)]
+def find_subjects(patterns: Sequence[str], names: Sequence[str], what: str) -> list[Subject]:
+    """Those whose names match one of several shell patterns.
 
-
-def load_suite(name: str) -> Suite:
-    """The module.
+    Args:
+        patterns: shell patterns.
+        names: of all there are.
+        what: the option that the patterns come from, for the message.
 
     Raises:
-        ValueError: there is no such suite.
+        ValueError: a pattern matches none.
     """
-    if name not in suite_names():
-        raise ValueError(f"suite must be one of {', '.join(suite_names())}, got {name!r}")
-    return cast(Suite, importlib.import_module(f"{__name__}.{name}"))
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(f"{what} must match one of {', '.join(names)}, got {pattern!r}")
+    return [subject_named(name) for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
-def allocators_of(name: str) -> tuple[str, ...]:
-    """The allocators under which a suite is measured."""
-    return getattr(load_suite(name), "ALLOCATORS", ALLOCATORS)
+def subject_named(name: str) -> Subject:
+    """An operation or a model.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    for subject in _operations():
+        if subject.name == name:
+            return subject
+    return models.subject_of(name)
 
 
-def drawer_of(name: str) -> Callable[[list[dict[str, Any]], Path], None] | None:
-    """What draws the picture of a suite's sections, if it has one."""
-    return getattr(load_suite(name), "draw", None)
+def _operations() -> list[Subject]:
+    found: list[Subject] = []
+    for module in pkgutil.iter_modules(__path__):
+        found += getattr(importlib.import_module(f"{__name__}.{module.name}"), "SUBJECTS", ())
+    return found

@@ -1,61 +1,33 @@
-"""The pooling of MViT's blocks alone: that of q, k and v with its norms, and that of the skip path."""
+"""The pooling of MViT's blocks alone: that of q, k and v with its norms, and that of the skip path.
 
-from collections.abc import Iterator
+Of q, k and v: depthwise convolution of 3 x 3 x 3 and LayerNorm, from packed qkv, cls included; peers leave the results
+by heads, where their attention wants them. Of the skip path: max pooling of 1 x 3 x 3 of all channels of the tokens.
+"""
+
+from collections.abc import Sequence
 from functools import partial
 from math import prod
 
 import torch
 
-from benchmarks import ceilings
-from benchmarks.measure import Case, Way
-from benchmarks.peers import MODES
-from benchmarks.pooling_peers import POOLING, SKIP, pooling_ways, reference_outputs, tolerance
-from benchmarks.report import Section, timing_section
-from benchmarks.scope import Scope
-from benchmarks.shapes import MVIT_V1_B_BLOCKS, MVIT_V2_S_BLOCKS, PoolingShape, Triple
-from benchmarks.suites.pooling_attention import DTYPES
+from vtfast.bench import ceilings
+from vtfast.bench.measure import Case, Way
+from vtfast.bench.peers.pooling import POOLING, SKIP, pooling_ways, reference_outputs, tolerance
+from vtfast.bench.shapes import MVIT_V1_B_BLOCKS, MVIT_V2_S_BLOCKS, PoolingShape, Triple
+from vtfast.bench.subjects.subject import FORWARD, OP, Subject, dtype_of
 
-_QKV = (
-    "Depthwise convolution of 3 x 3 x 3 and LayerNorm of q, k and v, from packed qkv of one clip of 16 x 224 x 224, "
-    "cls included, heads of 96. Peers leave the results by heads, where their attention wants them. `copy` moves as "
-    "many bytes as are read and written at least"
-)
-_SKIP = "Max pooling of 1 x 3 x 3 with stride (1, 2, 2) of all channels of the tokens, on the path around the attention"
+_SHAPES = (*MVIT_V2_S_BLOCKS, *MVIT_V1_B_BLOCKS[:1])
 
 
-def run(scope: Scope) -> list[Section]:
-    """Forward, and forward + backward, of either pooling."""
-    sections = []
-    for work, title, notes in ((POOLING, "Pooling of q, k, v", _QKV), (SKIP, "Pooling of the skip path", _SKIP)):
-        for mode in MODES:
-            sections.append(
-                timing_section(f"{title}, {mode}", f"{notes}.", cases(scope, work, mode), scope.core_effort)
-            )
-    return sections
-
-
-def cases(scope: Scope, work: str, mode: str) -> Iterator[Case]:
-    """A case for each dtype and block that pools."""
-    for dtype in DTYPES:
-        for shape in shapes_of(scope, work):
-            yield case_of(shape, work, dtype, mode, compiled=scope.compile and shape.name.endswith("block 1"))
-
-
-def shapes_of(scope: Scope, work: str) -> list[PoolingShape]:
-    """The blocks; around the attention only those that pool queries with a stride do."""
-    shapes = MVIT_V2_S_BLOCKS[:2] if scope.quick else (*MVIT_V2_S_BLOCKS, *MVIT_V1_B_BLOCKS[:1])
-    return [shape for shape in shapes if work == POOLING or shape.q_grid != shape.grid]
-
-
-def case_of(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, compiled: bool = False) -> Case:
+def case_of(work: str, shape: PoolingShape, dtype: str, mode: str, names: Sequence[str], device: str = "cpu") -> Case:
     """One row."""
-    short = str(dtype).removeprefix("torch.")
+    element = dtype_of(dtype)
     return Case(
-        name=f"{short}, {shape.name}",
-        ways=partial(_ways, shape, work, dtype, mode, compiled),
-        reference=partial(reference_outputs, shape, work, dtype, mode),
-        tolerance=tolerance(shape, work, dtype, mode),
-        facts={"block": shape.name, "work": work, "dtype": short, "mode": mode},
+        name=f"{dtype}, {shape.name}",
+        ways=partial(_ways, shape, work, element, mode, names, device),
+        reference=partial(reference_outputs, shape, work, element, mode, device),
+        tolerance=tolerance(shape, work, element, mode),
+        fewest_bytes=fewest_bytes(shape, work, element, mode),
     )
 
 
@@ -68,7 +40,7 @@ def fewest_bytes(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str) 
         covered, tokens, results = queries + 2 * covered_keys, 3 * before, after + 2 * keys
     else:
         covered, tokens, results = queries, before, after
-    rows = covered + results if mode == "forward" else 2 * covered + tokens + 2 * results
+    rows = covered + results if mode == FORWARD else 2 * covered + tokens + 2 * results
     return shape.batch * rows * shape.channels * dtype.itemsize
 
 
@@ -80,8 +52,29 @@ def num_covered(grid: Triple, stride: Triple) -> int:
     )
 
 
-def _ways(shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, compiled: bool) -> list[Way]:
-    names = ["eager", *["compile"] * compiled, "vtfast"]
+def _ways(
+    shape: PoolingShape, work: str, dtype: torch.dtype, mode: str, names: Sequence[str], device: str
+) -> list[Way]:
     # A copy reads and writes each of its bytes.
-    copy = ceilings.copy(size=fewest_bytes(shape, work, dtype, mode) // 2)
-    return [*pooling_ways(shape, work, dtype, mode, names), copy]
+    copy = ceilings.copy(size=fewest_bytes(shape, work, dtype, mode) // 2, device=device)
+    return [*pooling_ways(shape, work, dtype, mode, names, device), copy]
+
+
+def _subject(name: str, work: str, shapes: Sequence[PoolingShape], quick: int) -> Subject:
+    return Subject(
+        name=name,
+        kind=OP,
+        sizes={shape.name: shape for shape in shapes},
+        quick=quick,
+        peers=("eager", "compile"),
+        cuda_peers=("eager", "compile"),
+        make_case=partial(case_of, work),
+        small=PoolingShape("small", (2, 4, 4), 1, (1, 2, 2), (1, 2, 2)),
+    )
+
+
+SUBJECTS = (
+    _subject("pool_qkv", POOLING, _SHAPES, 2),
+    # Only blocks that pool queries with a stride pool around the attention.
+    _subject("pool_tokens", SKIP, [shape for shape in _SHAPES if shape.q_grid != shape.grid], 1),
+)

@@ -17,7 +17,7 @@ from unittest import mock
 
 from torch import nn
 
-from benchmarks.measure import NotSupportedError
+from vtfast.bench.measure import NotSupportedError
 from vtfast.layers import StochasticDepth
 
 

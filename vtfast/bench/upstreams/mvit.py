@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import vtfast
-from benchmarks.shapes import ModelShape
-from benchmarks.upstream import Upstream, torchvision_video
+from vtfast.bench.shapes import ModelShape
+from vtfast.bench.upstreams.upstream import Upstream, torchvision_video
 from vtfast.checkpoints import mvit_torchvision
 from vtfast.models import MViT
 

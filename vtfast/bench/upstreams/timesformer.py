@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import NotSupportedError
-from benchmarks.plain_timesformer import PlainAttention, PlainTimeSformer
-from benchmarks.shapes import ModelShape
-from benchmarks.upstream import Upstream, declare_torchvision_operations
+from vtfast.bench.measure import NotSupportedError
+from vtfast.bench.shapes import ModelShape
+from vtfast.bench.upstreams.plain_timesformer import PlainAttention, PlainTimeSformer
+from vtfast.bench.upstreams.upstream import Upstream, declare_torchvision_operations
 from vtfast.checkpoints import timesformer_huggingface, timesformer_lucidrains
 
 # Names of options in vtfast -> in transformers, and in timesformer-pytorch.

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import vtfast
-from benchmarks.mmaction2_models import uniformer_class
-from benchmarks.shapes import ModelShape
-from benchmarks.upstream import Upstream
+from vtfast.bench.shapes import ModelShape
+from vtfast.bench.upstreams.mmaction2_files import uniformer_class
+from vtfast.bench.upstreams.upstream import Upstream
 from vtfast.checkpoints import uniformer_mmaction2
 from vtfast.models import UniFormer
 

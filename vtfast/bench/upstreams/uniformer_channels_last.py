@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.uniformer_upstream import MMACTION2_UNIFORMER
+from vtfast.bench.upstreams.uniformer import MMACTION2_UNIFORMER
 
 
 def with_channels_last(model: nn.Module) -> nn.Module:

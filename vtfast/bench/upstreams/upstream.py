@@ -3,6 +3,7 @@
 import copy
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import vtfast
-from benchmarks.measure import NotSupportedError, Outputs, Way
-from benchmarks.shapes import ModelShape
 from vtfast import use_backend
+from vtfast.bench.measure import NotSupportedError, Outputs, Way
+from vtfast.bench.shapes import ModelShape
 from vtfast.checkpoints import video_swin_torchvision
 
 Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+# What torch.compile and `on_reference` put before the names of a model's parameters.
+_WRAPPERS = re.compile(r"^(_orig_mod\.|model\.)+")
 
 _library: torch.library.Library | None = None
 
@@ -138,7 +142,7 @@ def training_way(name: str, model: nn.Module, clip: Tensor, rename: Rename, auto
         gradients = {}
         for parameter_name, parameter in model.named_parameters():
             assert parameter.grad is not None
-            gradients[parameter_name.removeprefix("_orig_mod.")] = parameter.grad
+            gradients[_WRAPPERS.sub("", parameter_name)] = parameter.grad
             parameter.grad = None
         return logits.detach(), gradients
 
@@ -159,7 +163,28 @@ def in_float64(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).double()
 
 
-def linear_layers_way(model: nn.Module, clip: Tensor, dtype: torch.dtype, training: bool) -> Way:
+class OnReference(nn.Module):
+    """A model of vtfast that runs on the reference, in forward and backward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        clip: Tensor,  # [B, 3, T, H, W]
+    ) -> Tensor:  # [B, num_classes]
+        with use_backend("reference"):
+            logits: Tensor = self.model(clip)
+        return logits
+
+
+def on_reference(model: nn.Module) -> nn.Module:
+    """A copy of a model of vtfast that runs on the reference: plain PyTorch."""
+    return OnReference(copy.deepcopy(model))
+
+
+def linear_layers_way(model: nn.Module, clip: Tensor, dtype: torch.dtype, training: bool, device: str = "cpu") -> Way:
     """All linear layers of the model's forward (and their backward), on their own inputs' sizes, and nothing else.
 
     No kernel but a GEMM's could make a model faster than this; the convolution of the patch embedding is not in it.
@@ -169,8 +194,8 @@ def linear_layers_way(model: nn.Module, clip: Tensor, dtype: torch.dtype, traini
         model(clip)
     layers = []
     for size, weight, bias in recorder.calls:
-        x = torch.randn(size).to(dtype).requires_grad_(training)
-        parameters = [p.detach().to(dtype).requires_grad_(training) for p in (weight, bias) if p is not None]
+        x = torch.randn(size).to(device, dtype).requires_grad_(training)
+        parameters = [p.detach().to(device, dtype).requires_grad_(training) for p in (weight, bias) if p is not None]
         layers.append((x, parameters))
 
     def run() -> None:
