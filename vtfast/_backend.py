@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 
 BACKENDS = ("auto", "native", "reference")
+# How the error of "native" begins where no kernel supports the input.
+NO_KERNEL = "no compiled kernel for"
 
 
 def _checked(name: str, origin: str) -> str:
@@ -54,7 +56,7 @@ def use_native(op: str, reasons: Sequence[str]) -> bool:
         return False
     if not reasons:
         return True
-    message = f"no compiled kernel for {op}: {'; '.join(reasons)}"
+    message = f"{NO_KERNEL} {op}: {'; '.join(reasons)}"
     if _backend == "native":
         raise RuntimeError(message)
     if not torch.compiler.is_compiling() and message not in _warned:

@@ -106,6 +106,11 @@ class Case:
         wide = self.in_float64()
         return evaluate(lambda **leaves: wide.call(wide.reference, **leaves), wide.leaves, wide.grads_out)
 
+    def contiguous(self) -> "Case":
+        """The same with contiguous leaves and gradients."""
+        leaves = {name: leaf.contiguous() for name, leaf in self.leaves.items()}
+        return replace(self, leaves=leaves, grads_out=tuple(grad.contiguous() for grad in self.grads_out))
+
     def in_float64(self) -> "Case":
         """The same with every floating argument in float64; what is inside of tuples and the like stays as it is."""
         leaves = {name: leaf.detach().double() for name, leaf in self.leaves.items()}

@@ -28,7 +28,7 @@ def check_op(
     seed: int = 0,
     threads: Sequence[int] = (1, 2, 3),
     layouts: bool = True,
-    non_finite: bool = True,
+    non_finite: bool | Sequence[str] = True,
     operators: Sequence[Any] = (),
     gradcheck: bool = False,
 ) -> Report:
@@ -52,8 +52,8 @@ def check_op(
         seed: of what is drawn.
         threads: numbers of CPU threads whose results must agree bit by bit; () for run to run alone.
         layouts: whether strided inputs and gradients, and expanded gradients, are tried.
-        non_finite: whether NaN and infinities are put into the inputs. To be left out where the operation may rightly
-            ignore an element that the reference multiplies by zero, as under a mask.
+        non_finite: whether NaN and infinities are put into the inputs, or into which. To be left out where the
+            operation may rightly ignore an element that the reference multiplies by zero, as under a mask.
         operators: custom operators that `fn` calls, for opcheck: as `torch.ops.library.name.default` or what
             `torch.library.custom_op` returns.
         gradcheck: whether torch's own check by finite differences runs, in float64.
@@ -77,6 +77,7 @@ def check_op(
     name = getattr(fn, "__name__", type(fn).__name__)
     chosen = [_overload(operator) for operator in operators]
     _check_grads_and_terms(grads_out, terms)
+    spoilt = _spoilt(case, non_finite)
     try:
         results = as_tuple(case.call(reference, **case.leaves))
     except Exception as error:
@@ -106,8 +107,8 @@ def check_op(
     accurate = all(row.passed for row in rows)
     if layouts and accurate:
         planned["layouts"] = lambda: properties.depends_on_layout(case, sizes)
-    if non_finite and accurate:
-        planned["not finite"] = lambda: properties.loses_what_is_not_finite(case, generator)
+    if spoilt and accurate:
+        planned["not finite"] = lambda: properties.loses_what_is_not_finite(case, spoilt, generator)
     if chosen:
         planned["opcheck"] = lambda: properties.fails_opcheck(case, chosen)
     if gradcheck:
@@ -167,6 +168,15 @@ def _check_grads_and_terms(grads_out: Sequence[Tensor] | None, terms: Mapping[st
         raise TypeError(f"grads_out must be a tuple of tensors or None, got {type(grads_out).__name__}")
     if terms is not None and not isinstance(terms, Mapping):
         raise TypeError(f"terms must be a mapping of names to numbers or None, got {type(terms).__name__}")
+
+
+def _spoilt(case: Case, non_finite: bool | Sequence[str]) -> list[str]:
+    """The inputs that NaN and infinities are put into."""
+    if isinstance(non_finite, bool):
+        return list(case.leaves) if non_finite else []
+    if isinstance(non_finite, str) or not all(isinstance(name, str) for name in non_finite):
+        raise TypeError(f"non_finite must be a bool or names of inputs, got {non_finite!r}")
+    return [name for name in non_finite if name in case.leaves]
 
 
 def _grads_out(

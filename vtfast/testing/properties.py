@@ -1,16 +1,18 @@
 """What an operation should hold beyond accuracy: each function says what is wrong, or None."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._ops import OpOverload
+from torch.utils._pytree import tree_map_only
 
 from vtfast.testing.accuracy import BACKWARD, FORWARD, Accuracy, measure
+from vtfast.testing.calls import recorded_calls
 from vtfast.testing.case import Case, Evaluation, same_bits
 
 # Beyond so many elements in all, gradcheck compares random projections of the Jacobian instead of every element of it.
@@ -104,30 +106,37 @@ def expanded(tensor: Tensor) -> Tensor:
 
 
 def depends_on_layout(case: Case, terms: dict[str, float]) -> str | None:
-    """Whether a strided input or gradient, or an expanded gradient, makes a tensor less accurate than it may be."""
+    """Whether a strided input or gradient, or an expanded gradient, costs accuracy.
+
+    By the rule of accuracy.py, with what the operation makes of contiguous copies in the place of plain PyTorch.
+    """
+    constant = replace(case, grads_out=tuple(map(expanded, case.grads_out)))
     inputs = {name: strided(leaf) for name, leaf in case.leaves.items()}
+    gradients = tuple(map(strided, case.grads_out))
     layouts = {
-        "strided inputs": replace(case, leaves=inputs),
-        "strided gradients": replace(case, grads_out=tuple(map(strided, case.grads_out))),
-        "expanded gradients": replace(case, grads_out=tuple(map(expanded, case.grads_out))),
+        "strided inputs": (replace(case, leaves=inputs), case),
+        "strided gradients": (replace(case, grads_out=gradients), case),
+        "expanded gradients": (constant, constant.contiguous()),
     }
-    for layout, changed in layouts.items():
+    for layout, (changed, copied) in layouts.items():
         try:
-            found = measure_all(changed.actual(), changed.plain(), changed.exact(), terms)
+            found = measure_all(changed.actual(), copied.actual(), copied.exact(), terms)
         except Exception as error:
             return f"{layout}: {describe(error)}"
         for name, accuracy in found.items():
             if accuracy.fault is not None:
-                return f"{layout}: {name}: {accuracy.fault}"
+                fault = accuracy.fault.replace("plain PyTorch", "the same with contiguous copies")
+                return f"{layout}: {name}: {fault}"
     return None
 
 
-def loses_what_is_not_finite(case: Case, generator: torch.Generator) -> str | None:
-    """Whether NaN or infinity, put into one element of an input, vanishes or spreads.
+def loses_what_is_not_finite(case: Case, names: Sequence[str], generator: torch.Generator) -> str | None:
+    """Whether NaN or infinity, put into one element of one of these inputs, vanishes or comes up where it should not.
 
-    Each result and gradient has to hold some where that of plain PyTorch holds some, and none where that holds none.
+    Results and gradients have to hold what is not finite if those of plain PyTorch do, and only then.
     """
-    for name, leaf in case.leaves.items():
+    for name in names:
+        leaf = case.leaves[name]
         if not leaf.numel():
             continue
         place = int(torch.randint(leaf.numel(), (), generator=generator))
@@ -144,39 +153,21 @@ def loses_what_is_not_finite(case: Case, generator: torch.Generator) -> str | No
 
 def _lost_or_spread(actual: Evaluation, plain: Evaluation) -> str | None:
     for name, tensor in plain.values.items():
-        wanted, came = ~tensor.isfinite(), ~actual.values[name].isfinite()
+        wanted, came = (~x.isfinite() for x in (tensor, actual.values[name]))
         if wanted.any() and not came.any():
             return f"{name} is finite everywhere, that of plain PyTorch is not at {wanted.nonzero()[0].tolist()}"
-        spread = came & ~wanted
-        if spread.any():
-            return f"{name} is not finite at {spread.nonzero()[0].tolist()}, where that of plain PyTorch is"
+        if came.any() and not wanted.any():
+            return f"{name} is not finite at {came.nonzero()[0].tolist()}, that of plain PyTorch is everywhere"
     return None
 
 
-class _Recorder(TorchDispatchMode):
-    """Keeps the first call of each of some operators."""
-
-    def __init__(self, operators: Sequence[Any]) -> None:
-        super().__init__()
-        self.operators = operators
-        self.calls: dict[Any, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in self.operators:
-            self.calls.setdefault(function, (args, kwargs or {}))
-        return function(*args, **(kwargs or {}))
-
-
-def fails_opcheck(case: Case, operators: Sequence[Any]) -> str | None:
+def fails_opcheck(case: Case, operators: Sequence[OpOverload]) -> str | None:
     """What `torch.library.opcheck` says of the operators, called as the operation calls them."""
-    recorder = _Recorder(operators)
-    with recorder:
-        case.actual()
+    calls = recorded_calls(lambda: case.actual(), lambda operator: operator in operators)
     for operator in operators:
-        if operator not in recorder.calls:
+        if operator not in calls:
             return f"{operator} is never called"
-        args, kwargs = recorder.calls[operator]
-        args, kwargs = torch.utils._pytree.tree_map_only(Tensor, _fresh, (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, _fresh, calls[operator])
         try:
             torch.library.opcheck(operator, args, kwargs)
         except Exception as error:
@@ -198,13 +189,8 @@ def fails_gradcheck(case: Case) -> str | None:
         return wide.call(case.fn, **dict(zip(names, tensors, strict=True)))
 
     fast = sum(tensor.numel() for tensor in tensors) > _LARGEST_FULL_GRADCHECK
-    return raised(lambda: torch.autograd.gradcheck(function, tensors, fast_mode=fast))
-
-
-def raised(call: Callable[[], object]) -> str | None:
-    """What a call raised, in words."""
     try:
-        call()
+        torch.autograd.gradcheck(function, tensors, fast_mode=fast)
     except Exception as error:
         return describe(error)
     return None

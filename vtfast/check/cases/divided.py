@@ -27,12 +27,28 @@ def _draw(name: str, random: Random, step: int) -> Settings:
     return settings | maybe(random, 0.2, scale=choice(random, 1.0, -0.5))
 
 
-def _everything_counts(settings: Settings) -> bool:
+def _non_finite(settings: Settings) -> bool:
+    """Masked frames may be left out."""
     return "open_frames" not in settings
 
 
+def _any_threads(name: str, settings: Settings) -> bool:
+    """Not where the prefix goes to torch's scaled_dot_product_attention, which splits keys among threads on CPUs."""
+    if settings.get("semantics") != "lucidrains" or not settings.get("num_prefix"):
+        return True
+    in_frames = "space" in (name.removesuffix("_attention"), settings.get("scheme"))
+    return "rotated" not in settings and not (in_frames and "open_frames" in settings)
+
+
 def _subject(name: str, *fixed: Settings) -> Subject:
-    return Subject(name, partial(make_divided_attention, name), fixed, partial(_draw, name), _everything_counts)
+    return Subject(
+        name,
+        partial(make_divided_attention, name),
+        fixed,
+        partial(_draw, name),
+        _non_finite,
+        partial(_any_threads, name),
+    )
 
 
 SUBJECTS = (
