@@ -47,7 +47,7 @@ def _tf32(way: Way) -> Way:
 
 
 def _exp() -> Way:
-    from benchmarks.gpu.exp_kernel import exp
+    from vtfast.bench.exp_kernel import exp
 
     return exp()
 

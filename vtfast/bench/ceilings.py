@@ -5,15 +5,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from vtfast import _library
 from vtfast.bench.cuda_meter import meter_for
 from vtfast.bench.measure import Case, Effort, Way, run_case
 
 _SIZE = 2048
 _COPIED = 512 * 2**20
+_ARGUMENTS, _ROUNDS = 2**16, 4096
 _EFFORT = Effort(seconds=3.0, max_rounds=15)
 
 # The newest instructions of torch's GEMM that the kernels of vtfast also use: no matrix tiles (AMX).
@@ -34,13 +37,32 @@ def copy(threads: int | None = None, size: int = _COPIED, device: str = "cpu") -
     return Way("copy", lambda: target.copy_(source), threads=threads, flops=2 * size)
 
 
-def rates(device: str = "cpu", effort: Effort = _EFFORT) -> dict[str, float]:
-    """Units a second of every yardstick, on the threads of this process: FLOP/s of GEMMs, bytes/s of the copy.
+def exp(threads: int | None = None, device: str = "cpu") -> Way | None:
+    """Nothing but exponentials in float32, of which `flops` counts the number; None where nothing can take them.
 
-    On a processor with matrix tiles also of a bfloat16 GEMM without them.
+    On the CPU those of the kernels, in the library that is loaded: `torch.exp` is slower. On a GPU those of Triton.
+    """
+    if torch.device(device).type == "cuda":
+        if find_spec("triton") is None:
+            return None
+        from vtfast.bench import exp_kernel
+
+        return exp_kernel.exp()
+    if _library.why_unavailable() is not None:
+        return None
+    x = torch.randn(_ARGUMENTS)
+    return Way("exp", lambda: torch.ops.vtfast.repeated_exp(x, _ROUNDS), threads=threads, flops=_ARGUMENTS * _ROUNDS)
+
+
+def rates(device: str = "cpu", effort: Effort = _EFFORT) -> dict[str, float]:
+    """Units a second of every yardstick that there is, on the threads of this process.
+
+    FLOP/s of GEMMs, bytes/s of the copy, exponentials/s; on a processor with matrix tiles also the FLOP/s of a bfloat16
+    GEMM without them.
     """
     ways = [gemm(torch.float32, device=device), gemm(torch.bfloat16, device=device), copy(device=device)]
-    found = _rates(ways, effort, device)
+    exponentials = exp(device=device)
+    found = _rates(ways if exponentials is None else [*ways, exponentials], effort, device)
     if device == "cpu" and has_amx():
         found["GEMM bfloat16 without AMX"] = rate_without_amx(effort, torch.get_num_threads())
     return found
