@@ -79,7 +79,7 @@ def run_case(op: str, case: int, seed: int, dtype: torch.dtype, device: torch.de
             problem,
             seed=seed,
             threads=(1, 2, 3) if subject.any_threads(settings) else (),
-            non_finite=subject.non_finite(settings),
+            nan=subject.nan(settings),
             operators=operators_of(problem) if opcheck else (),
             gradcheck=dtype == torch.float64,
         )

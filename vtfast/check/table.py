@@ -14,7 +14,7 @@ from vtfast.testing.table import aligned
 
 _HEAD = ("op", "dtype", "cases", "no kernel", "worst error / allowed", "repeatable", "opcheck", "gradcheck", "others")
 # What a column of its own does not show.
-_OTHERS = ("runs", "fresh memory", "layouts", "not finite")
+_OTHERS = ("runs", "fresh memory", "layouts", "nan")
 
 
 def summarise(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

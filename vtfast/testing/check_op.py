@@ -28,7 +28,7 @@ def check_op(
     seed: int = 0,
     threads: Sequence[int] = (1, 2, 3),
     layouts: bool = True,
-    non_finite: bool | Sequence[str] = True,
+    nan: bool | Sequence[str] = True,
     operators: Sequence[Any] = (),
     gradcheck: bool = False,
 ) -> Report:
@@ -37,8 +37,8 @@ def check_op(
     A tensor passes if its largest error is at most \(2 e + f\), for a gradient \(3 e + f\), with \(e\) that of the
     reference in the dtype of the inputs and \(f\) one rounding of the result and of what is summed for it. So the
     same call judges float32 and bfloat16, and there is no tolerance to choose. NaN and infinities have to stand where
-    those of the float64 reference do. Then come bitwise repeatability, memory that nobody wrote, layouts, NaN and
-    infinities in an input and, where asked for, `torch.library.opcheck` and `torch.autograd.gradcheck`.
+    those of the float64 reference do. Then come bitwise repeatability, memory that nobody wrote, layouts, NaN in an
+    input and, where asked for, `torch.library.opcheck` and `torch.autograd.gradcheck`.
 
     Args:
         fn: the operation; called with inputs and settings by name, it returns a tensor or a tuple of tensors.
@@ -52,8 +52,8 @@ def check_op(
         seed: of what is drawn.
         threads: numbers of CPU threads whose results must agree bit by bit; () for run to run alone.
         layouts: whether strided inputs and gradients, and expanded gradients, are tried.
-        non_finite: whether NaN and infinities are put into the inputs, or into which. To be left out where the
-            operation may rightly ignore an element that the reference multiplies by zero, as under a mask.
+        nan: whether NaN is put into the inputs, or into which. To be left out where the operation may rightly ignore an
+            element that the reference multiplies by zero, as under a mask.
         operators: custom operators that `fn` calls, for opcheck: as `torch.ops.library.name.default` or what
             `torch.library.custom_op` returns.
         gradcheck: whether torch's own check by finite differences runs, in float64.
@@ -77,7 +77,7 @@ def check_op(
     name = getattr(fn, "__name__", type(fn).__name__)
     chosen = [_overload(operator) for operator in operators]
     _check_grads_and_terms(grads_out, terms)
-    spoilt = _spoilt(case, non_finite)
+    spoilt = _spoilt(case, nan)
     try:
         results = as_tuple(case.call(reference, **case.leaves))
     except Exception as error:
@@ -108,7 +108,7 @@ def check_op(
     if layouts and accurate:
         planned["layouts"] = lambda: properties.depends_on_layout(case, sizes)
     if spoilt and accurate:
-        planned["not finite"] = lambda: properties.loses_what_is_not_finite(case, spoilt, generator)
+        planned["nan"] = lambda: properties.loses_nan(case, spoilt, generator)
     if chosen:
         planned["opcheck"] = lambda: properties.fails_opcheck(case, chosen)
     if gradcheck:
@@ -170,13 +170,13 @@ def _check_grads_and_terms(grads_out: Sequence[Tensor] | None, terms: Mapping[st
         raise TypeError(f"terms must be a mapping of names to numbers or None, got {type(terms).__name__}")
 
 
-def _spoilt(case: Case, non_finite: bool | Sequence[str]) -> list[str]:
-    """The inputs that NaN and infinities are put into."""
-    if isinstance(non_finite, bool):
-        return list(case.leaves) if non_finite else []
-    if isinstance(non_finite, str) or not all(isinstance(name, str) for name in non_finite):
-        raise TypeError(f"non_finite must be a bool or names of inputs, got {non_finite!r}")
-    return [name for name in non_finite if name in case.leaves]
+def _spoilt(case: Case, nan: bool | Sequence[str]) -> list[str]:
+    """The inputs that NaN is put into."""
+    if isinstance(nan, bool):
+        return list(case.leaves) if nan else []
+    if isinstance(nan, str) or not all(isinstance(name, str) for name in nan):
+        raise TypeError(f"nan must be a bool or names of inputs, got {nan!r}")
+    return [name for name in nan if name in case.leaves]
 
 
 def _grads_out(

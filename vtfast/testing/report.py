@@ -49,7 +49,7 @@ class Check:
     """One property of the operation.
 
     Args:
-        name: "runs", "repeatable", "fresh memory", "layouts", "not finite", "opcheck" or "gradcheck".
+        name: "runs", "repeatable", "fresh memory", "layouts", "nan", "opcheck" or "gradcheck".
         fault: what is wrong; None if nothing is.
     """
 

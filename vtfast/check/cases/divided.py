@@ -27,7 +27,7 @@ def _draw(name: str, random: Random, step: int) -> Settings:
     return settings | maybe(random, 0.2, scale=choice(random, 1.0, -0.5))
 
 
-def _non_finite(settings: Settings) -> bool:
+def _nan(settings: Settings) -> bool:
     """Masked frames may be left out."""
     return "open_frames" not in settings
 
@@ -46,7 +46,7 @@ def _subject(name: str, *fixed: Settings) -> Subject:
         partial(make_divided_attention, name),
         fixed,
         partial(_draw, name),
-        _non_finite,
+        _nan,
         partial(_any_threads, name),
     )
 

@@ -34,10 +34,10 @@ def _draw_window(random: Random, step: int) -> Settings:
     return settings | maybe(random, 0.2, scale=choice(random, 1.0, -0.5))
 
 
-def _non_finite(settings: Settings) -> bool | tuple[str, ...]:
-    """Masked keys and queries of padding may be left out."""
-    counts = "open_keys" not in settings and settings.get("pad_keys", True)
-    return ("qkv", "bias_table") if counts else False
+def _nan(settings: Settings) -> bool | tuple[str, ...]:
+    """Masked keys and what queries of padding attend to may be left out."""
+    padded = settings.get("pad", True) or not settings.get("pad_keys", True)
+    return False if padded or "open_keys" in settings else ("qkv",)
 
 
 SUBJECTS = (
@@ -46,7 +46,14 @@ SUBJECTS = (
         make_grid_attention,
         (
             {"grid": (3, 5, 7), "block": (2, 3, 4), "shift": (1, 1, 2), "head_dim": 8},
-            {"grid": (3, 4, 5), "block": (2, 2, 3), "num_prefix": 2, "prefix_queries": "mean", "head_dim": 13},
+            {
+                "grid": (4, 4, 6),
+                "block": (2, 2, 3),
+                "num_prefix": 2,
+                "prefix_queries": "mean",
+                "head_dim": 13,
+                "pad": False,
+            },
             {"grid": (3, 4, 5), "block": (2, 2, 3), "num_prefix": 1, "prefix_queries": "global", "prefix_keys": False},
             {"grid": (3, 7, 11), "block": (2, 2, 2), "dilation": (1, 2, 3), "shift": (1, 3, 5), "open_keys": 0.5},
             {
@@ -60,18 +67,18 @@ SUBJECTS = (
             {"grid": (4, 5, 6), "block": (4, 1, 1), "num_prefix": 1, "bias": False, "pad": False, "head_dim": 40},
         ),
         _draw,
-        _non_finite,
+        _nan,
     ),
     Subject(
         "window_attention",
         make_window_attention,
         (
             {"grid": (4, 7, 9), "window": (2, 7, 7), "shift": (1, 3, 3), "head_dim": 32, "batch": 1},
-            {"grid": (2, 3, 9), "window": (4, 5, 4), "shift": (2, 2, 1), "head_dim": 8},
+            {"grid": (2, 3, 9), "window": (4, 5, 4), "shift": (2, 2, 1), "head_dim": 8, "pad": False},
             {"grid": (3, 5, 6), "window": (4, 6, 4), "shrunk_bias": "corrected", "head_dim": 17, "num_heads": 3},
             {"grid": (3, 5, 6), "window": (2, 3, 4), "shift": (1, 1, 1), "open_keys": 0.6, "scale": -0.5},
         ),
         _draw_window,
-        _non_finite,
+        _nan,
     ),
 )

@@ -21,8 +21,8 @@ class Subject:
         make: makes a problem of settings.
         fixed: the settings of the first cases.
         draw: settings of further ones, from a generator and what a head_dim has to be a multiple of.
-        non_finite: the inputs that NaN and infinities are put into under these settings, all of them if True. Not
-            those of which the operation may leave out what the reference multiplies by zero.
+        nan: whether NaN is put into the inputs under these settings, or into which of them. Not into those of
+            which the operation may leave out what the reference multiplies by zero.
         any_threads: whether the number of threads may not change a bit under these settings.
     """
 
@@ -30,7 +30,7 @@ class Subject:
     make: Callable[..., Problem]
     fixed: tuple[Settings, ...]
     draw: Callable[[Random, int], Settings]
-    non_finite: Callable[[Settings], bool | tuple[str, ...]] = lambda settings: True
+    nan: Callable[[Settings], bool | tuple[str, ...]] = lambda settings: True
     any_threads: Callable[[Settings], bool] = lambda settings: True
 
     def settings(self, case: int, seed: int, device: torch.device) -> Settings:
