@@ -72,7 +72,7 @@ def _work(requests: Sequence[Request], allocator: str, run: Run) -> Iterator[Rec
                     yield record_of(answer["record"])
                     number += 1
                 elif "skipped" in answer:
-                    yield Failure(requests[number], answer["because"], skipped=True)
+                    yield Failure(requests[number], answer["because"], answer["skipped"])
                     number += 1
         finally:
             process.terminate()

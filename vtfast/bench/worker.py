@@ -1,13 +1,14 @@
 """Cases one after the other in this process: `python -m vtfast.bench.worker REQUEST`, which answers in JSON lines.
 
-The first line holds facts, and ceilings where they are asked for; then comes a line when a case begins and one with
-its record. Malloc reads its settings when a process starts, and what a peer compiled or left behind ends with it: so
+The first line holds facts, and ceilings where they are asked for; then comes a line a case, with its record or why there
+is none. Malloc reads its settings when a process starts, and what a peer compiled or left behind ends with it: so
 the parent starts one for each subject and allocator.
 """
 
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -45,12 +46,14 @@ def main(order: dict[str, Any], answers: TextIO) -> None:
         fault_in_heap()
     facts = environment.facts(order["allocator"], order["device"])
     answer(facts=facts, ceilings=ceilings.rates(order["device"]) if order["ceilings"] else {})
-    for number, fields in enumerate(order["requests"]):
-        answer(started=number)
+    for fields in order["requests"]:
         try:
             answer(record=asdict(measure(Request(**{**fields, "ways": tuple(fields["ways"])}))))
         except NotSupportedError as error:
-            answer(skipped=number, because=str(error))
+            answer(skipped=True, because=str(error))
+        except Exception as error:
+            traceback.print_exc()
+            answer(skipped=False, because=reason(error))
 
 
 def measure(request: Request) -> Record:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,8 @@ def bench(args: argparse.Namespace) -> int:
     differing = [record for run in measured.runs for record in run.records if _differs(record)]
     for record in differing:
         print(f"vtfast: error: the result of vtfast differs from the reference: {record.title}", file=sys.stderr)
+    if old is not None:
+        _note_other_machine(measured, old)
     worse = old is not None and _print_changes(*compare(measured, old))
     return 1 if failed or differing or worse else 0
 
@@ -175,6 +177,13 @@ def _differs(record: Record) -> bool:
     return record.judged is not None and record.judged.agrees is False
 
 
+def _note_other_machine(new: Results, old: Results) -> None:
+    for fact in ("processor", "device", "torch", "threads"):
+        before, now = ({run.facts.get(fact) for run in results.runs if run.facts} for results in (old, new))
+        if not now <= before:
+            print(f"vtfast: note: the earlier results have {fact} {_list(before)}, these {_list(now)}", file=sys.stderr)
+
+
 def _print_changes(changes: Sequence[Change], unknown: Sequence[Record]) -> bool:
     """Whether anything is worse."""
     print(f"\ncompared with the earlier results: {len(changes)} cases, {len(unknown)} that they do not have")
@@ -192,5 +201,5 @@ def _print_changes(changes: Sequence[Change], unknown: Sequence[Record]) -> bool
     return worse > 0
 
 
-def _list(names: Sequence[str]) -> str:
-    return " ".join(names)
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))

@@ -133,22 +133,27 @@ def forward_way(name: str, model: nn.Module, clip: Tensor, autocast: bool = Fals
 
 
 def training_way(name: str, model: nn.Module, clip: Tensor, rename: Rename, autocast: bool = False) -> Way:
-    """Forward, loss and backward; no optimiser. `rename` brings gradients by name under the names of vtfast."""
+    """Forward, loss and backward; no optimiser. `rename` brings gradients by name under the names of vtfast.
 
-    def run() -> tuple[Tensor, dict[str, Tensor]]:
+    The losses of a model with several heads are summed up.
+    """
+
+    def run() -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         with torch.autocast(clip.device.type, torch.bfloat16, enabled=autocast):
-            logits = model(clip)
-        F.cross_entropy(logits.float() if autocast else logits, labels_of(logits)).backward()
+            returned = model(clip)
+        heads = (returned,) if isinstance(returned, Tensor) else tuple(returned)
+        losses = [F.cross_entropy(x.float() if autocast else x, labels_of(x)) for x in heads]
+        torch.stack(losses).sum().backward()
         gradients = {}
         for parameter_name, parameter in model.named_parameters():
             assert parameter.grad is not None
             gradients[_WRAPPERS.sub("", parameter_name)] = parameter.grad
             parameter.grad = None
-        return logits.detach(), gradients
+        return tuple(logits.detach() for logits in heads), gradients
 
-    def outputs(returned: tuple[Tensor, dict[str, Tensor]]) -> Outputs:
+    def outputs(returned: tuple[tuple[Tensor, ...], dict[str, Tensor]]) -> Outputs:
         logits, gradients = returned
-        return (logits, *(gradient for _, gradient in sorted(rename(gradients).items())))
+        return (*logits, *(gradient for _, gradient in sorted(rename(gradients).items())))
 
     return Way(name, run, outputs)
 
