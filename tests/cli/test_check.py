@@ -1,6 +1,7 @@
 """`vtfast check`: exit status, table, the line that runs a case again, JSON."""
 
 import json
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,10 @@ from torch import Tensor
 from vtfast import ops
 from vtfast.check.cases import SUBJECTS
 from vtfast.check.problems.problem import Problem
+from vtfast.check.run import Outcome
+from vtfast.check.table import as_json
 from vtfast.cli import main
+from vtfast.testing import Report, Row
 
 Capture = pytest.CaptureFixture[str]
 requires_native = pytest.mark.requires_native
@@ -100,6 +104,15 @@ def test_cases_that_no_kernel_takes_are_not_called_right(capsys: Capture, monkey
     assert "3 cases left out: no compiled kernel for this: no luck" in captured.err
     assert captured.out.splitlines()[1].split()[2:] == ["3", "3", "-", "-", "-", "-", "-", "no", "kernel"]
     assert captured.out.endswith("no case was checked: no kernel takes them\n")
+
+
+def test_json_knows_no_infinity() -> None:
+    missing = Row("d_x", "float32", math.inf, 0.0, 0.0, None, None, None, "no gradient came")
+    report = Report("rotary_embedding", 0, (missing,), ())
+    outcome = Outcome("rotary_embedding", "float32", 0, 0, "cpu", "", 0.1, report, None)
+    found = json.loads(json.dumps(as_json([outcome]), allow_nan=False))
+    assert found["rows"][0]["worst"] == found["cases"][0]["report"]["rows"][0]["error"] == "inf"
+    assert found["passed"] is False
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The results of many cases as text and as JSON."""
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -86,11 +87,14 @@ def failure(outcome: Outcome) -> str:
 
 
 def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Everything, for machines: `format`, `facts` of the machine, `rows` of the table, and every case."""
+    """Everything, for machines: `format`, `facts` of the machine, `rows` of the table, and every case.
+
+    Numbers that JSON does not know, such as the infinite error of a missing tensor, are strings: "inf".
+    """
     build = vtfast.build_info()
     on_gpu = any(outcome.device == "cuda" for outcome in outcomes)
     rows = summarise(outcomes)
-    return {
+    found = {
         "format": 1,
         "facts": {
             "vtfast": vtfast.__version__,
@@ -105,6 +109,17 @@ def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "rows": rows,
         "cases": [asdict(outcome) | {"passed": outcome.passed, "command": outcome.command} for outcome in outcomes],
     }
+    everything: dict[str, Any] = _in_json(found)
+    return everything
+
+
+def _in_json(value: Any) -> Any:
+    """The same with numbers that are not finite as strings."""
+    if isinstance(value, dict):
+        return {key: _in_json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_json(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def passed(rows: Sequence[dict[str, Any]]) -> bool:

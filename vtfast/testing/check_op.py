@@ -63,7 +63,8 @@ def check_op(
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: no tensor among the inputs, an unknown name in `terms`, or a name that is in inputs and settings.
+        ValueError: no floating tensor among the inputs, `grads_out` of other shapes than the results, a name in
+            `terms` that no result or gradient has, or one that is in inputs and settings.
 
     Example:
         >>> def swish(x, beta):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -76,6 +77,7 @@ class Problem:
 def on_backend(function: Function, backend: str) -> Function:
     """`function` with a backend of `use_backend`."""
 
+    @wraps(function)
     def call(**arguments: Any) -> Any:
         with use_backend(backend):
             return function(**arguments)
