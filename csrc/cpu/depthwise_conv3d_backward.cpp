@@ -2,7 +2,6 @@
 // weights and bias.
 #include "depthwise_conv3d.h"
 #include "depthwise_links.h"
-#include "depthwise_tile.h"
 #include "depthwise_weight_gradient.h"
 #include "with_data_type.h"
 
@@ -34,8 +33,7 @@ void differentiate_input(const DepthwiseConv3dParams& p, const DepthwiseConv3dGr
   sum.t = transposed(p.t);
   sum.h = transposed(p.h);
   sum.w = transposed(p.w);
-  if (try_sum_tiles(sum)) return;
-  sum_all_links(sum, {AxisLinks::of_windows(sum.t), AxisLinks::of_windows(sum.h), AxisLinks::of_windows(sum.w)});
+  sum_windows(sum);
 }
 
 // target[c, i] = the sum over the chunks of sums[chunk][vector of c, first + i, lane of c], for `count` rows of a

@@ -1,7 +1,6 @@
 // Forward pass of the depthwise convolution.
 #include "depthwise_conv3d.h"
-#include "depthwise_links.h"
-#include "depthwise_tile.h"
+#include "depthwise_sum.h"
 #include "with_data_type.h"
 
 namespace vtfast::cpu {
@@ -10,19 +9,8 @@ namespace {
 template <class T>
 void run(const DepthwiseConv3dParams& p) {
   using Acc = AccOf<T>;
-  const DepthwiseSum<T> sum{p.t,
-                            p.h,
-                            p.w,
-                            p.batch,
-                            p.channels,
-                            p.residual,
-                            p.x,
-                            static_cast<const Acc*>(p.weight),
-                            false,
-                            static_cast<const Acc*>(p.bias),
-                            static_cast<T*>(p.out)};
-  if (try_sum_tiles(sum)) return;
-  sum_all_links(sum, {AxisLinks::of_windows(p.t), AxisLinks::of_windows(p.h), AxisLinks::of_windows(p.w)});
+  sum_windows<T>({p.t, p.h, p.w, p.batch, p.channels, p.residual, p.x, static_cast<const Acc*>(p.weight), false,
+                  static_cast<const Acc*>(p.bias), static_cast<T*>(p.out)});
 }
 
 }  // namespace

@@ -39,4 +39,7 @@ struct DepthwiseSum {
   }
 };
 
+template <class T>
+void sum_windows(const DepthwiseSum<T>& sum);
+
 }  // namespace vtfast::cpu
