@@ -17,7 +17,7 @@ from vtfast.bench.measure import Case, Effort, Way, run_case
 _SIZE = 2048
 _COPIED = 512 * 2**20
 _ARGUMENTS, _ROUNDS = 2**16, 4096
-_EFFORT = Effort(seconds=3.0, max_rounds=15)
+THOROUGH, QUICK = Effort(seconds=3.0, max_rounds=15), Effort(seconds=1.0, min_rounds=3, max_rounds=5)
 
 # The newest instructions of torch's GEMM that the kernels of vtfast also use: no matrix tiles (AMX).
 WITHOUT_AMX = "AVX512_CORE_BF16"
@@ -54,7 +54,7 @@ def exp(threads: int | None = None, device: str = "cpu") -> Way | None:
     return Way("exp", lambda: torch.ops.vtfast.repeated_exp(x, _ROUNDS), threads=threads, flops=_ARGUMENTS * _ROUNDS)
 
 
-def rates(device: str = "cpu", effort: Effort = _EFFORT) -> dict[str, float]:
+def rates(device: str = "cpu", effort: Effort = THOROUGH) -> dict[str, float]:
     """Units a second of every yardstick that there is, on the threads of this process.
 
     FLOP/s of GEMMs, bytes/s of the copy, exponentials/s; on a processor with matrix tiles also the FLOP/s of a bfloat16

@@ -45,15 +45,20 @@ def main(order: dict[str, Any], answers: TextIO) -> None:
     if order["allocator"] == "kept":
         fault_in_heap()
     facts = environment.facts(order["allocator"], order["device"])
-    answer(facts=facts, ceilings=ceilings.rates(order["device"]) if order["ceilings"] else {})
-    for fields in order["requests"]:
+    requests = [Request(**{**fields, "ways": tuple(fields["ways"])}) for fields in order["requests"]]
+    answer(facts=facts, ceilings=_ceilings(requests[0]) if order["ceilings"] else {})
+    for request in requests:
         try:
-            answer(record=asdict(measure(Request(**{**fields, "ways": tuple(fields["ways"])}))))
+            answer(record=asdict(measure(request)))
         except NotSupportedError as error:
             answer(skipped=True, because=str(error))
         except Exception as error:
             traceback.print_exc()
             answer(skipped=False, because=reason(error))
+
+
+def _ceilings(request: Request) -> dict[str, float]:
+    return ceilings.rates(request.device, ceilings.QUICK if request.quick else ceilings.THOROUGH)
 
 
 def measure(request: Request) -> Record:
