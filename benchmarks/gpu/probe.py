@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+import vtfast
 from vtfast.bench import environment
 
 
@@ -18,6 +19,8 @@ def facts(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": environment.processor(),
         "torch": torch.__version__,
+        "vtfast": vtfast.__version__,
+        "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "processor": environment.processor(),
         "commit": environment.commit(),

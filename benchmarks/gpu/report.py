@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.gpu.correctness import summary as tests_summary
 from benchmarks.gpu.figures import Figures, ceilings_of, over_best_peer, targets, teraflops
 from benchmarks.gpu.jobs import read
+from benchmarks.gpu.records import results_of
 from vtfast.bench.table import cell
 
 PICTURE = "roofline.png"
@@ -187,7 +188,9 @@ def _last_line(text: str) -> str:
 
 
 def write(scratch: Path, folder: Path) -> None:
-    """report.md and results.json, beside the picture if there is one."""
+    """report.md, results.json, and bench.json for `vtfast report`, beside the picture if there is one."""
     results = gather(scratch)
+    ceilings = ceilings_of(results["ceilings"])
+    results_of(results["device"], figures_of(results), ceilings).save(folder / "bench.json")
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "report.md").write_text(markdown(results, PICTURE if (folder / PICTURE).exists() else None))

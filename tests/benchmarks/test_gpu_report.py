@@ -13,6 +13,7 @@ from benchmarks.gpu.figures import Figures, ceilings_of, targets
 from benchmarks.gpu.probe import slug
 from benchmarks.gpu.report import PICTURE, figures_of, gather, markdown, summary, write
 from vtfast.bench.measure import Result, Timing
+from vtfast.bench.results import Results
 from vtfast.bench.shapes import FILLING_SPACE, FILLING_TIME, FILLING_WINDOWS
 
 SHAPE = FILLING_WINDOWS[1].shifted()
@@ -114,6 +115,14 @@ class TestReport:
             else:
                 assert len(set(table)) <= 1
                 table = []
+
+    def test_records_are_those_of_vtfast_bench(self, scratch, tmp_path):
+        write(scratch, tmp_path)
+        (run,) = Results.load(tmp_path / "bench.json").runs
+        (found,) = run.records
+        assert (run.facts["device"], run.ceilings["copy"], found.device) == ("Planted GPU", 1e12, "cuda")
+        assert found.best_peer().way == "compile"
+        assert found.share_of_limit(run.ceilings) == ("copy", pytest.approx(0.5))
 
     def test_nothing_measured_is_a_report_too(self, tmp_path):
         results = gather(tmp_path)

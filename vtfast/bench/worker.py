@@ -1,7 +1,7 @@
 """Cases one after the other in this process: `python -m vtfast.bench.worker REQUEST`, which answers in JSON lines.
 
-The first line holds facts, and ceilings where they are asked for; then comes a line a case, with its record or why there
-is none. Malloc reads its settings when a process starts, and what a peer compiled or left behind ends with it: so
+The first line holds facts, and ceilings where they are asked for; then comes a line a case, with its record or why
+there is none. Malloc reads its settings when a process starts, and what a peer compiled or left behind ends with it: so
 the parent starts one for each subject and allocator.
 """
 
