@@ -103,18 +103,21 @@ def check_op(
     planned: dict[str, Callable[[], str | None]] = {
         "repeatable": lambda: properties.not_repeatable(case, threads),
         "fresh memory": lambda: properties.leaves_memory_unwritten(case),
+        "layouts": lambda: properties.depends_on_layout(case, sizes),
+        "nan": lambda: properties.loses_nan(case, spoilt, generator),
+        "opcheck": lambda: properties.fails_opcheck(case, chosen),
+        "gradcheck": lambda: properties.fails_gradcheck(case),
     }
     # A wrong tensor is wrong in every layout, and its NaN are not where they belong: one finding is enough.
     accurate = all(row.passed for row in rows)
-    if layouts and accurate:
-        planned["layouts"] = lambda: properties.depends_on_layout(case, sizes)
-    if spoilt and accurate:
-        planned["nan"] = lambda: properties.loses_nan(case, spoilt, generator)
-    if chosen:
-        planned["opcheck"] = lambda: properties.fails_opcheck(case, chosen)
-    if gradcheck:
-        planned["gradcheck"] = lambda: properties.fails_gradcheck(case)
-    return Report(name, seed, tuple(rows), tuple(Check(key, _fault(find)) for key, find in planned.items()))
+    unwanted = {
+        "layouts": not layouts or not accurate,
+        "nan": not spoilt or not accurate,
+        "opcheck": not chosen,
+        "gradcheck": not gradcheck,
+    }
+    checks = (Check(key, _fault(find)) for key, find in planned.items() if not unwanted.get(key))
+    return Report(name, seed, tuple(rows), tuple(checks))
 
 
 def _stopped(name: str, seed: int, fault: str) -> Report:
