@@ -20,7 +20,7 @@ from vtfast import use_backend
 from vtfast.bench import ceilings, environment
 from vtfast.bench.allocator import fault_in_heap
 from vtfast.bench.cuda_meter import meter_for
-from vtfast.bench.measure import NotSupportedError, Result, Way, run_case
+from vtfast.bench.measure import NotSupportedError, Result, Way, is_compiled, run_case
 from vtfast.bench.memory import peak_of
 from vtfast.bench.request import Request
 from vtfast.bench.results import JUDGED, Record
@@ -91,8 +91,8 @@ def measure(request: Request) -> Record:
 
 
 def _with_memory(result: Result, request: Request) -> Result:
-    """Of ways that were compared; yardsticks need none."""
-    if result.timing is None or result.agrees is None:
+    """Of ways that were compared, but for those that compile, whose compiler would count too."""
+    if result.timing is None or result.agrees is None or is_compiled(result.way):
         return result
     return replace(result, peak_bytes=peak_of(request, result.way))
 

@@ -63,7 +63,11 @@ def add_command(commands: Any) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     how.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: torch's own choice)")
-    how.add_argument("--memory", action="store_true", help="memory at the peak too, each way in a process of its own")
+    how.add_argument(
+        "--memory",
+        action="store_true",
+        help="memory at the peak too, each way in a process of its own; not of those that compile",
+    )
     how.add_argument("--quick", action="store_true", help="few sizes and rounds, no peer that compiles")
     how.add_argument(
         "--allocator", choices=(*allocators.ALLOCATORS, "both"), default="default",
