@@ -15,7 +15,15 @@ import vtfast
 from vtfast.bench import ceilings
 from vtfast.bench.measure import Case, Outputs, Way
 from vtfast.bench.results import JUDGED
-from vtfast.bench.shapes import ModelShape
+from vtfast.bench.shapes import (
+    MVIT_V1_B,
+    MVIT_V2_S,
+    SWIN3D_T,
+    TIMESFORMER_BASE,
+    UNIFORMER_S,
+    UNIFORMER_V2_B16,
+    ModelShape,
+)
 from vtfast.bench.subjects.subject import AUTOCAST, BOTH, FORWARD, MODEL, Subject, dtype_of
 from vtfast.bench.upstreams import upstream_of
 from vtfast.bench.upstreams.upstream import (
@@ -35,8 +43,11 @@ TOLERANCES = {
     ("float32", BOTH): 2e-3, ("bfloat16", BOTH): 2.5e-1, ("float16", BOTH): 1e-1, (AUTOCAST, BOTH): 2.5e-1,
 }  # fmt: skip
 
-# What `vtfast bench` measures unless it is told which; the first two also in a quick run.
-DEFAULT = ("swin3d_t", "timesformer_base", "mvit_v2_s", "mvit_v1_b", "uniformer_s", "uniformer_v2_b16")
+# What `vtfast bench` measures unless it is told which, and at which size; the first two also in a quick run.
+_SIZES = {
+    shape.model: shape for shape in (SWIN3D_T, TIMESFORMER_BASE, MVIT_V2_S, MVIT_V1_B, UNIFORMER_S, UNIFORMER_V2_B16)
+}
+DEFAULT = tuple(_SIZES)
 
 _WORKS = (("float32", FORWARD), ("bfloat16", FORWARD), (AUTOCAST, FORWARD), ("float32", BOTH))
 
@@ -45,13 +56,13 @@ REFERENCE = "reference"
 
 @cache
 def subject_of(name: str) -> Subject:
-    """Any model of the registry, by rule on a clip as published.
+    """Any model of the registry, on a clip as published but for those that are measured by rule.
 
     Raises:
         ValueError: no model has this name.
     """
     published = model_config(name).preprocessing
-    clip = ModelShape(name, (1, 3, published.frames, published.crop, published.crop))
+    shape = _SIZES.get(name) or ModelShape(name, (1, 3, published.frames, published.crop, published.crop))
     upstream = upstream_of(name)
     peers: tuple[str, ...] = (REFERENCE,)
     if upstream is not None:
@@ -60,7 +71,7 @@ def subject_of(name: str) -> Subject:
     return Subject(
         name=name,
         kind=MODEL,
-        sizes={" x ".join(map(str, clip.clip)): clip},
+        sizes={" x ".join(map(str, shape.clip)): shape},
         quick=int(name in DEFAULT[:2]),
         peers=(*peers, f"{JUDGED} compiled"),
         cuda_peers=(*peers, f"{JUDGED} compiled"),

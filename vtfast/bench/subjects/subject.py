@@ -52,12 +52,13 @@ class Subject:
 
         Args:
             device: "cpu" or "cuda".
-            names: only these peers; all if None.
+            names: only these peers; all if None, but for vtfast's own model compiled.
             compiled: whether the peers that compile take part; those that `names` asks for do.
         """
         peers = self.peers if device == "cpu" else self.cuda_peers
         if names is None:
-            chosen = [peer for peer in peers if compiled or not is_compiled(peer)]
+            others = [peer for peer in peers if not peer.startswith(JUDGED)]
+            chosen = [peer for peer in others if compiled or not is_compiled(peer)]
         else:
             chosen = [peer for peer in peers if peer in names]
         return [*chosen, JUDGED]
