@@ -56,7 +56,7 @@ def in_several_orders() -> Iterator[None]:
     threads = torch.get_num_threads()
     try:
         with patch.dict(os.environ):
-            for number in (2, 1, 3):
+            for number in thinned((2, 1, 3), 2, 1):
                 torch.set_num_threads(number)
                 os.environ["VTFAST_EMULATION_SEED"] = str(number)
                 yield
