@@ -19,6 +19,7 @@ class Call:
         exps: exponentials, one a transcendental function.
         read: bytes of its inputs, each counted once.
         written: bytes of its results.
+        lookups: entries of a small table that are looked up, as the bias of each pair in attention.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Call:
     exps: int = 0
     read: int = 0
     written: int = 0
+    lookups: int = 0
 
     @property
     def flops(self) -> int:

@@ -45,7 +45,8 @@ def _grid_attention(products: int) -> Rule:
         if "grad_out" in of:
             read, written = read + results * unit, 3 * tokens * unit + small
         flops = products * 2 * pairs * (channels // heads)
-        return Call(call.name, call.dtype, products=flops, exps=pairs, read=read, written=written)
+        lookups = pairs if of["bias_table"] is not None else 0
+        return Call(call.name, call.dtype, flops, exps=pairs, read=read, written=written, lookups=lookups)
 
     return rule
 

@@ -20,7 +20,7 @@ from vtfast.plan.cost import Call, Cost
 from vtfast.plan.counter import OperatorCounter
 from vtfast.plan.memory import LiveMemory, Peak
 
-__all__ = ["DTYPES", "MODES", "OPTIMIZERS", "Clip", "Trace", "Work", "trace"]
+__all__ = ["DTYPES", "MODES", "OPTIMIZERS", "Clip", "FakeInitialisation", "Trace", "Work", "trace"]
 
 Clip = tuple[int, int, int, int, int]
 
@@ -111,7 +111,7 @@ def _model(name: str, dtype: str, config: tuple[tuple[str, Any], ...]) -> tuple[
     # Fake weights cannot be converted afterwards: torch tells no fake tensor from one that others refer to.
     torch.set_default_dtype(DTYPES[dtype])
     try:
-        with mode, _Initialisation():
+        with mode, FakeInitialisation():
             return mode, create_model(name, **dict(config))
     finally:
         torch.set_default_dtype(before)
@@ -186,7 +186,7 @@ class _Follower(OperatorCounter):
         self._memory.after(out)
 
 
-class _Initialisation(TorchDispatchMode):
+class FakeInitialisation(TorchDispatchMode):
     """Answers what the initialisation of fake weights asks for: no sample is out of range."""
 
     def __torch_dispatch__(
