@@ -6,6 +6,7 @@
 namespace vtfast::cpu {
 
 // winners[place][d] = number of the tap that holds the window's largest value, the first of several; of NaN the last.
+// The lines come in the order of the grid's walk, which is not that of the taps where it goes along t.
 template <class T>
 void find_winners(const std::vector<WindowLine<T, AccOf<T>>>& lines, const WindowTaps& taps, int64_t places,
                   int64_t token_stride, int64_t head_dim, AccOf<T>* winners, int64_t winner_stride) {
@@ -20,7 +21,8 @@ void find_winners(const std::vector<WindowLine<T, AccOf<T>>>& lines, const Windo
           if (token < 0 || token >= taps.size) continue;
           const Vector<Acc> x = load_up_to(line.tokens + token * token_stride + d, count);
           const Vector<Acc> tap = broadcast(static_cast<Acc>(line.first_tap + taps.taps[i].tap));
-          const auto replaces = Largest<Acc>::replaces(x, largest) | (winner < 0);
+          const auto precedes = (x == largest) & (tap < winner), follows = (largest == largest) | (tap > winner);
+          const auto replaces = (winner < 0) | (x > largest) | precedes | ((x != x) & follows);
           largest = replaces ? x : largest;
           winner = replaces ? tap : winner;
         }

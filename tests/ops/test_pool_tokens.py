@@ -118,9 +118,10 @@ def test_the_skip_path_of_a_model(dtype: torch.dtype) -> None:
 
 @every_dtype
 @pytest.mark.parametrize("window", ["halved", "even-2", "block"])
-def test_of_equal_values_the_first_is_the_largest(window: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("grid", [GRID, (5, 4, 3)], ids=["few-frames", "many-frames"])
+def test_of_equal_values_the_first_is_the_largest(grid: Triple, window: str, dtype: torch.dtype) -> None:
     """The gradient goes to one token, as in plain PyTorch; sums of small integers are exact in every type."""
-    problem = make_pool_tokens(GRID, Pool(*WINDOWS[window], "max", False), dtype=dtype)
+    problem = make_pool_tokens(grid, Pool(*WINDOWS[window], "max", False), dtype=dtype)
     problem.leaves["x"] = problem.tokens.round()
     problem.grads_out = (problem.grads_out[0].round(),)
     problem.leaves["x"][1] = 0
