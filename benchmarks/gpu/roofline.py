@@ -6,19 +6,18 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.gpu.attention import BOTH, FORWARD
 from benchmarks.gpu.ceilings import COPY, EXP
 from benchmarks.gpu.figures import Figures, ceilings_of
 from benchmarks.gpu.report import figures_of, gather
+from vtfast.report.roofline import Point, draw_points, draw_roof
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which differ for colour-blind readers too, and in grey by marker.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vP*X"
+_TERA = 1e12
 _HEAD_DIM = 32  # of the line for exponentials
 
 
@@ -35,8 +34,8 @@ def draw(figures: Sequence[Figures], ceilings: Mapping[str, float], device: str,
     shapes = list(dict.fromkeys(f.facts["shape"] for f in shown))
     for panel, mode in zip(panels, (FORWARD, BOTH), strict=True):
         _ceilings(panel, ceilings, mode)
-        for f in (f for f in shown if f.facts["mode"] == mode):
-            _points(panel, f, shapes.index(f.facts["shape"]))
+        points = [_point(f) for f in shown if f.facts["mode"] == mode]
+        draw_points(panel, points, shapes, _TERA, size=9)
         panel.set(title=mode, xscale="log", yscale="log", xlabel="FLOP per byte that has to be moved")
         panel.grid(True, which="major", alpha=0.3)
     panels[0].set_ylabel("TFLOP/s of the matrix products")
@@ -53,29 +52,21 @@ def draw(figures: Sequence[Figures], ceilings: Mapping[str, float], device: str,
 
 def _ceilings(panel: "Axes", ceilings: Mapping[str, float], mode: str) -> None:
     """The slope of the copy, and flat lines for products and exponentials."""
-    gemm, copy, exp = ceilings.get("GEMM bfloat16"), ceilings.get(COPY), ceilings.get(EXP)
-    if gemm:
-        panel.axhline(gemm / 1e12, color="black", linestyle="--", label="GEMM, measured")
-    if copy:
-        knee = gemm / copy if gemm else 1000
-        panel.plot([1, knee], [copy / 1e12, knee * copy / 1e12], color="black", label="copy bandwidth, measured")
+    exp = ceilings.get(EXP)
+    draw_roof(panel, ceilings.get(COPY), ceilings.get("GEMM bfloat16"), _TERA, lowest=1)
     if exp:
         # A score costs 4 FLOP a channel and one exponential forward; with the backward 14 and two.
         flops = _HEAD_DIM * (4 if mode == FORWARD else 7)
         label = f"exponentials, measured, head dimension {_HEAD_DIM}"
-        panel.axhline(exp * flops / 1e12, color="black", linestyle=":", label=label)
+        panel.axhline(exp * flops / _TERA, color="black", linestyle=":", label=label)
 
 
-def _points(panel: "Axes", f: Figures, number: int) -> None:
+def _point(f: Figures) -> Point:
     assert f.flops is not None
     assert f.fewest_bytes is not None
-    colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-    style: dict[str, Any] = {"marker": marker, "color": colour, "markersize": 9, "linestyle": "none"}
-    for way, face in (("vtfast", colour), (f.best_peer(), "none")):
-        rate = f.flops_per_second(way) if way else None
-        if rate is not None:
-            label = f.facts["shape"] if way == "vtfast" else None
-            panel.plot(f.flops / f.fewest_bytes, rate / 1e12, markerfacecolor=face, label=label, **style)
+    best = f.best_peer()
+    peer = None if best is None else f.flops_per_second(best)
+    return Point(f.facts["shape"], f.flops / f.fewest_bytes, f.flops_per_second(), peer)
 
 
 if __name__ == "__main__":

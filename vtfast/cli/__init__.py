@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 import vtfast
-from vtfast.cli import attention, bench, check, demo, info, models, plan, run
+from vtfast.cli import attention, bench, check, demo, info, models, plan, report, run
 from vtfast.cli.errors import UserError
 
 __all__ = ["main"]
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vtfast", description="Fast video transformers for PyTorch.")
     parser.add_argument("--version", action="version", version=f"vtfast {vtfast.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (run, attention, demo, info, check, models, bench, plan):
+    for module in (run, attention, demo, info, check, models, bench, plan, report):
         module.add_command(commands)
     return parser
 
