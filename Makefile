@@ -1,6 +1,7 @@
 # make demo [CLIP=file] [MODEL=name]: a video backbone on a real clip, compiled kernels against the reference.
-# make test: all tests. make lint, make bench, make clean. Each sets up .venv first; that needs python3 (with venv and
-# headers), g++ and cmake, and takes everything else from PyPI.
+# make test: all tests. make lint, make bench, make clean. make readme: README's figures from the committed results.
+# Each sets up .venv first; that needs python3 (with venv and headers), g++ and cmake, and takes everything else from
+# PyPI.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ MODEL ?= swin3d_t
 # Threads that wait must leave their core to others: two runs of the tests share the machine.
 PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
 
-.PHONY: demo test test-cuda test-others lint bench gpu gpu-profile clean
+.PHONY: demo test test-cuda test-others lint bench readme gpu gpu-profile clean
 
 demo: $(VENV)/.demo
 	$(BIN)/vtfast demo --model $(MODEL) $(if $(CLIP),"$(CLIP)")
@@ -34,6 +35,9 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.bench
 	$(BIN)/vtfast bench
+
+readme: $(VENV)/.build
+	$(BIN)/python -m benchmarks.readme
 
 # For the machine's own python, which has to have torch for its GPU and what the build needs: no environment is made and
 # nothing is fetched. GPU_OUT=folder copies the results there as well.
