@@ -2,9 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtfast.cli.errors import as_user_error
+
+if TYPE_CHECKING:
+    from vtfast.report.document import Section
 
 __all__ = ["add_command", "report"]
 
@@ -28,6 +31,9 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the same as Markdown")
     parser.add_argument("--title", help="of the page")
+    parser.add_argument(
+        "--predict", action="store_true", help="add what the cost model predicts for GPUs, named as such (a minute)"
+    )
     parser.set_defaults(command=report)
 
 
@@ -38,9 +44,10 @@ def report(args: argparse.Namespace) -> int:
     from vtfast.report.correctness import load_check
 
     output = args.output or (None if args.markdown else _OUTPUT)
-    with as_user_error(ValueError, OSError, ImportError):
+    with as_user_error(ValueError, OSError, ImportError, RuntimeError):
         check = None if args.check is None else load_check(args.check)
-        document = put_together(load(args.results), **({"title": args.title} if args.title else {}), check=check)
+        named = {"title": args.title} if args.title else {}
+        document = put_together(load(args.results), check=check, further=_predictions(args), **named)
         if output is not None:
             page = as_html(document)
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -50,3 +57,12 @@ def report(args: argparse.Namespace) -> int:
             write_markdown(document, args.markdown)
             print(args.markdown)
     return 0
+
+
+def _predictions(args: argparse.Namespace) -> "list[Section]":
+    if not args.predict:
+        return []
+    from vtfast.plan.study import scaling_study
+    from vtfast.report.predictions import section
+
+    return [section(scaling_study())]

@@ -24,8 +24,8 @@ _SECTIONS: Mapping[str, OfMachine] = {
 }
 
 _LEAD = (
-    "Times are medians of interleaved rounds in one process. Every result was compared with a reference in float64;"
-    " where one differs, no speed-up is given."
+    "Times are medians of interleaved rounds in one process. Results are compared with a reference in float64: where"
+    " one differs, or was not compared, no speed-up is given."
 )
 
 

@@ -128,7 +128,8 @@ def draw(panels: Sequence[Panel], axis: str, label: str, scale: "Callable[[Axes]
         place.set_ylabel(label)
         place.set_title(fill(panel.title, 38), loc="left")
         place.grid(True)
-        place.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=1 if len(panel.curves) > 4 else 2)
+        columns = 1 if any(len(curve.way) > 8 for curve in panel.curves) else 2
+        place.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=columns)
     for place in list(places.flat)[len(panels) :]:
         place.axis("off")
     return drawn

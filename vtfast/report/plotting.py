@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor, log
 from typing import TYPE_CHECKING, Any
 
 from vtfast.bench.results import JUDGED
@@ -128,16 +129,32 @@ def log_axis(panel: "Axes", axis: str, text: Callable[[float], str] = tick_text,
         text: of a tick.
         base: 2 where units count in powers of it.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     getattr(panel, f"set_{axis}scale")("log", base=base)
     ticks = getattr(panel, f"{axis}axis")
     low, high = getattr(panel, f"get_{axis}lim")()
-    subs = (1, 2, 5) if base == 10 and high / low < 100 else (1,)
-    ticks.set_major_locator(LogLocator(base=base, subs=subs, numticks=8))
+    ticks.set_major_locator(FixedLocator(_round_numbers(low, high, base)))
     ticks.set_minor_locator(NullLocator())
     ticks.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
-    ticks.set_minor_formatter(NullFormatter())
+
+
+# Between one power and the next, ever closer.
+_STEPS: dict[int, Sequence[Sequence[float]]] = {
+    2: ((1,), (1, 1.5), (1, 1.25, 1.5, 1.75)),
+    10: ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)),
+}
+
+
+def _round_numbers(low: float, high: float, base: int) -> list[float]:
+    """As many as there is room for."""
+    powers = [float(base) ** power for power in range(floor(log(low, base)), ceil(log(high, base)) + 1)]
+    found: list[float] = []
+    for steps in _STEPS[base]:
+        found = [step * power for power in powers for step in steps if low <= step * power <= high]
+        if len(found) >= 3:
+            break
+    return found[:: 1 + len(found) // 9]
 
 
 def _seconds(value: float) -> str:

@@ -127,6 +127,8 @@ def _bars(name: str, title: str, groups: Groups, allocators: Sequence[str], capt
     said = _said(groups, modes, allocators)
     if len(allocators) > 1:
         caption += f" Bars: allocator {allocators[0]}; diamonds: {', '.join(allocators[1:])}."
+    if any(cell.refused and cell.ratios for cells in groups.values() for cell in cells.values()):
+        caption += " *: some of it was refused."
     return [Picture(name, f"{title}. {said}", caption, lambda: _draw(groups, modes, allocators))]
 
 
@@ -149,7 +151,7 @@ def _draw(groups: Groups, modes: Sequence[str], allocators: Sequence[str]) -> "F
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    drawn, panels = figure(1, len(modes), 0.75 + 0.36 * len(groups), sharey=True)
+    drawn, panels = figure(1, len(modes), 0.95 + 0.36 * len(groups), sharey=True)
     for panel, mode in zip(panels[0], modes, strict=True):
         _axis(panel, [value for cells in groups.values() for cell in cells.values() for value in _values(cell)])
         for row, cells in enumerate(groups.values()):
@@ -214,7 +216,7 @@ def _axis(panel: "Axes", values: Sequence[float]) -> None:
 
 def _draw_cell(panel: "Axes", row: int, cell: Cell, allocators: Sequence[str]) -> None:
     if not cell.ratios:
-        panel.text(1, row, " no number, see below", va="center", fontsize=7, style="italic")
+        panel.text(1, row, " refused: no number", va="center", fontsize=7, style="italic")
     for number, over in enumerate(OVER):
         height = row + (number - 0.5) * 0.38
         end = 1.0
