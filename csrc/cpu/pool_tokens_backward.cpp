@@ -105,8 +105,8 @@ class PooledGradient {
       for (int64_t place = 0; place < places; ++place) differentiate(place, d_line_ + place * padded_);
     }
     if (winners_ != nullptr) {
-      find_winners<T>(lines, window_.taps(), places, order_.line.input * p_.x.token_stride, p_.head_dim,
-                      winners_ + target, stride);
+      find_winners<T>(lines, window_.taps(), order_.line.tap, places, order_.line.input * p_.x.token_stride,
+                      p_.head_dim, winners_ + target, stride);
     }
     if (gradients_.d_weight != nullptr) add_weights(lines, sums.weight);
   }
