@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -15,6 +16,11 @@ from vtfast.bench.peak_memory import peak_memory
 from vtfast.bench.request import Request
 
 
+# Every large block comes from the system and goes back to it. By default glibc stops doing so once it has seen one freed,
+# and the peak would tell of what was made and dropped before the work.
+_RETURN_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 17), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
+
+
 def peak_of(request: Request, way: str) -> int:
     """Bytes at the peak of one way beyond weights and inputs, results and gradients included.
 
@@ -23,7 +29,8 @@ def peak_of(request: Request, way: str) -> int:
         RuntimeError: the system cannot tell (on a CPU only Linux can), or the process failed.
     """
     alone = json.dumps(asdict(replace(request, ways=(way,))))
-    done = subprocess.run([sys.executable, "-m", "vtfast.bench.memory", alone], capture_output=True, text=True)
+    command = [sys.executable, "-m", "vtfast.bench.memory", alone]
+    done = subprocess.run(command, env=os.environ | _RETURN_PAGES, capture_output=True, text=True)
     answer = done.stdout.splitlines()[-1:] or [""]
     if done.returncode or not answer[0].startswith("{"):
         raise RuntimeError(f"peak memory of {request.subject} by {way} could not be measured:\n{done.stderr[-2000:]}")
