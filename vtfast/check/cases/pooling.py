@@ -48,7 +48,7 @@ SUBJECTS = (
         make_pool_tokens,
         (
             {"grid": (3, 5, 7), "pool": Pool(_CUBE, (1, 2, 2)), "head_dim": 24},
-            {"grid": (2, 6, 7), "pool": Pool(_CUBE, (1, 4, 4), "max", norm=False), "head_dim": 17},
+            {"grid": (5, 6, 7), "pool": Pool(_CUBE, (1, 2, 2), "max", norm=False), "head_dim": 17},
             {"grid": (3, 5, 6), "pool": Pool((2, 3, 5), (2, 1, 3), "avg"), "num_prefix": 0},
             {"grid": (4, 8, 8), "pool": Pool(_CUBE), "head_dim": 40, "num_heads": 3, "batch": 1},
         ),
