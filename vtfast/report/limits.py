@@ -46,9 +46,9 @@ def _draw(shares: Sequence[Share], usual: str) -> "Figure":
     subjects = list(dict.fromkeys(m.record.subject for m, *_ in shares))
     found = dict.fromkeys((m.record.subject, m.record.dtype) for m, *_ in shares)
     rows = sorted(found, key=lambda row: subjects.index(row[0]))
-    apart = 0.2 if any(m.run.allocator != usual for m, *_ in shares) else 0.0
+    others = {(m.record.subject, m.record.dtype) for m, *_ in shares if m.run.allocator != usual}
     modes = [mode for mode in MODES if any(m.record.mode == mode for m, *_ in shares)]
-    drawn, panels = figure(1, len(modes), 0.95 + (0.22 + 0.4 * apart) * len(rows), sharey=True)
+    drawn, panels = figure(1, len(modes), 0.95 + 0.22 * len(rows) + 0.08 * len(others), sharey=True)
     most = max(110.0, 104 * max(share for *_, share in shares))
     for panel, mode in zip(panels[0], modes, strict=True):
         panel.axvline(100, color="black", linewidth=0.9)
@@ -56,7 +56,8 @@ def _draw(shares: Sequence[Share], usual: str) -> "Figure":
             if measured.record.mode == mode:
                 colour, marker = _LOOKS[ceiling.split(" ")[0]]
                 first = measured.run.allocator == usual
-                row = rows.index((measured.record.subject, measured.record.dtype)) + (apart if not first else -apart)
+                name = (measured.record.subject, measured.record.dtype)
+                row = rows.index(name) + (0 if name not in others else -0.2 if first else 0.2)
                 face = colour if first else "none"
                 panel.plot(100 * share, row, marker=marker, color=colour, markerfacecolor=face, alpha=0.85)
         panel.set(title=mode, xlim=(0, most), ylim=(len(rows) - 0.4, -0.6), xlabel="% of the limiting ceiling")

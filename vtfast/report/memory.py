@@ -36,7 +36,7 @@ def section(machine: Machine, prefix: str) -> Section:
     bars = [measured for measured in machine.single() if _peaks(measured)]
     if bars:
         title = f"{_WHAT}, of single runs on {machine.name}"
-        drawn = partial(_draw, bars, len(machine.allocators) > 1)
+        drawn = partial(_draw, bars, len({run.allocator for run, _ in bars}) > 1)
         parts.append(Picture(f"{prefix}-memory", title, f"{_WHAT}. Shorter is better.", drawn))
     return Section("", parts or [Text("Memory at the peak was not measured (vtfast bench --memory).")])
 

@@ -1,11 +1,11 @@
 """The roofline: rates that were reached against what copies and matrix products allow."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from vtfast.bench.results import Record
 from vtfast.bench.subjects.subject import MODES
 from vtfast.report.document import Part, Picture, Section, Text
 from vtfast.report.plotting import COLOURS, MARKERS, figure, legend, log_axis
@@ -138,9 +138,8 @@ def _draw(points: Sequence[tuple[Measured, Point]]) -> "Figure":
             panel.set(xscale="log", yscale="log", title=f"{mode}, {dtype}")
             panel.grid(True, which="major")
             own = [(m, point) for m, point in points if (m.record.mode, m.record.dtype) == (mode, dtype)]
-            if own:
-                record, ceilings = own[0][0].record, own[0][0].run.ceilings
-                draw_roof(panel, ceilings.get("copy"), _products(ceilings, record), 1e9, lowest)
+            measured = [m for m, _ in own]
+            draw_roof(panel, _ceiling(measured, "copy"), _ceiling(measured, _gemm(dtype)), 1e9, lowest)
             draw_points(panel, [point for _, point in own], labels, 1e9)
             if row == len(modes) - 1:
                 panel.set_xlabel("FLOP per byte")
@@ -159,5 +158,13 @@ def _draw(points: Sequence[tuple[Measured, Point]]) -> "Figure":
     return drawn
 
 
-def _products(ceilings: Mapping[str, float], record: Record) -> float | None:
-    return ceilings.get(f"GEMM {record.sums or record.dtype.removeprefix('autocast ')}")
+def _gemm(dtype: str) -> str:
+    return f"GEMM {dtype.removeprefix('autocast ')}"
+
+
+def _ceiling(measured: Sequence[Measured], name: str) -> float | None:
+    """The yardstick that took part in the rounds, in the median, or else that of the runs."""
+    found = [result for _, record in measured if (result := record.result(name)) is not None]
+    rates = [result.flops / result.timing.median for result in found if result.timing and result.flops]
+    rates = rates or [run.ceilings[name] for run, _ in measured if name in run.ceilings]
+    return median(rates) if rates else None
