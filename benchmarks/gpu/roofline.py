@@ -53,7 +53,7 @@ def draw(figures: Sequence[Figures], ceilings: Mapping[str, float], device: str,
 def _ceilings(panel: "Axes", ceilings: Mapping[str, float], mode: str) -> None:
     """The slope of the copy, and flat lines for products and exponentials."""
     exp = ceilings.get(EXP)
-    draw_roof(panel, ceilings.get(COPY), ceilings.get("GEMM bfloat16"), _TERA, lowest=1)
+    draw_roof(panel, ceilings.get(COPY), ceilings.get("GEMM bfloat16"), _TERA, span=(1, 1000))
     if exp:
         # A score costs 4 FLOP a channel and one exponential forward; with the backward 14 and two.
         flops = _HEAD_DIM * (4 if mode == FORWARD else 7)

@@ -37,7 +37,9 @@ class Point:
     most: float | None = None
 
 
-def draw_roof(panel: "Axes", copy: float | None, products: float | None, unit: float, lowest: float) -> None:
+def draw_roof(
+    panel: "Axes", copy: float | None, products: float | None, unit: float, span: tuple[float, float]
+) -> None:
     """The slope of the copy and the flat line of matrix products, on logarithmic axes.
 
     Args:
@@ -45,13 +47,14 @@ def draw_roof(panel: "Axes", copy: float | None, products: float | None, unit: f
         copy: bytes a second; None if not known.
         products: FLOP/s of a GEMM; None if not known.
         unit: FLOP/s that the axis counts in.
-        lowest: FLOP per byte where the slope begins, unless it would be too short to be seen.
+        span: FLOP per byte where the slope begins, unless it would be too short to be seen, and where it ends if there
+            is no line of products.
     """
     if products:
         panel.axhline(products / unit, color="black", linestyle="--", linewidth=1.2, label="GEMM, measured")
     if copy:
-        knee = products / copy if products else 1000 * lowest
-        begin = min(lowest, knee / 4)
+        knee = products / copy if products else span[1]
+        begin = min(span[0], knee / 4)
         panel.plot(
             [begin, knee],
             [begin * copy / unit, knee * copy / unit],
@@ -131,7 +134,8 @@ def _draw(points: Sequence[tuple[Measured, Point]]) -> "Figure":
     modes = [mode for mode in MODES if any(measured.record.mode == mode for measured, _ in points)]
     labels = list(dict.fromkeys(point.label for _, point in points))
     drawn, panels = figure(len(modes), len(dtypes), 0.9 + 2.7 * len(modes), sharex=True, sharey=True)
-    lowest = min(point.intensity for _, point in points) / 1.5
+    intensities = [point.intensity for _, point in points]
+    span = min(intensities) / 1.5, max(intensities) * 1.5
     for row, mode in enumerate(modes):
         for column, dtype in enumerate(dtypes):
             panel = panels[row, column]
@@ -139,7 +143,7 @@ def _draw(points: Sequence[tuple[Measured, Point]]) -> "Figure":
             panel.grid(True, which="major")
             own = [(m, point) for m, point in points if (m.record.mode, m.record.dtype) == (mode, dtype)]
             measured = [m for m, _ in own]
-            draw_roof(panel, _ceiling(measured, "copy"), _ceiling(measured, _gemm(dtype)), 1e9, lowest)
+            draw_roof(panel, _ceiling(measured, "copy"), _products(measured, dtype), 1e9, span)
             draw_points(panel, [point for _, point in own], labels, 1e9)
             if row == len(modes) - 1:
                 panel.set_xlabel("FLOP per byte")
@@ -158,8 +162,11 @@ def _draw(points: Sequence[tuple[Measured, Point]]) -> "Figure":
     return drawn
 
 
-def _gemm(dtype: str) -> str:
-    return f"GEMM {dtype.removeprefix('autocast ')}"
+def _products(measured: Sequence[Measured], dtype: str) -> float | None:
+    """Of the dtype, or of the one whose units all of this work sums with."""
+    sums = {record.sums for _, record in measured}
+    (name,) = sums if len(sums) == 1 else (None,)
+    return _ceiling(measured, f"GEMM {name or dtype.removeprefix('autocast ')}")
 
 
 def _ceiling(measured: Sequence[Measured], name: str) -> float | None:

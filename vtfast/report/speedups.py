@@ -161,13 +161,14 @@ def _draw(groups: Groups, modes: Sequence[str], allocators: Sequence[str]) -> "F
         panel.set_xlabel("times as fast")
         panel.set_ylim(len(groups) - 0.4, -0.6)
     names = list(groups)
-    labels = [fill(f"{first}, {second}", 34) for first, second in names]
+    # Sizes such as 8 x 56 x 56 stay on one line.
+    labels = [fill(f"{first}, {second}".replace(" x ", "\u00a0x\u00a0"), 34) for first, second in names]
     panels[0, 0].set_yticks(range(len(names)), labels)
     for panel in panels[0]:
         panel.tick_params(axis="y", length=0)
         for row in (row for row in range(1, len(names)) if names[row][0] != names[row - 1][0]):
             panel.axhline(row - 0.5, color="#bbbbbb", linewidth=0.6)
-    keys: list[Any] = [Patch(label=over, **_bar(over)) for over in OVER]
+    keys: list[Any] = [Patch(label=over, **_bar(over)) for over in OVER if _has(groups, over)]
     if any(geometric_mean(v) < 1 for cells in groups.values() for c in cells.values() for v in c.ratios.values()):
         keys.append(Patch(label="slower", **_bar(BEST, slower=True)))
     keys += [Line2D([], [], label=f"allocator {name}", **_DIAMOND, linestyle="none") for name in allocators[1:]]
@@ -182,6 +183,10 @@ _DIAMOND: dict[str, Any] = {
     "color": "black",
     "markeredgewidth": 0.9,
 }
+
+
+def _has(groups: Groups, over: str) -> bool:
+    return any(name == over for cells in groups.values() for cell in cells.values() for name, _ in cell.ratios)
 
 
 def _bar(over: str, slower: bool = False) -> dict[str, Any]:
