@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vtfast import _library, build_info
-from vtfast.cli import compare, main
 from vtfast.bench.peak_memory import peak_memory
+from vtfast.cli import compare, main
 
 MODEL = "--model=small_swin"
 MakeVideo = Callable[..., Path]
