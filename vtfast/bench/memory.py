@@ -15,8 +15,7 @@ from vtfast.bench.measure import NotSupportedError, Way
 from vtfast.bench.peak_memory import peak_memory
 from vtfast.bench.request import Request
 
-
-# Every large block comes from the system and goes back to it. By default glibc stops doing so once it has seen one freed,
+# Every large block comes from the system and goes back to it. By default glibc stops that once it has seen one freed,
 # and the peak would tell of what was made and dropped before the work.
 _RETURN_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 17), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
 

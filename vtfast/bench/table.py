@@ -25,12 +25,18 @@ def table(records: Sequence[Record], ceilings: Ceilings) -> Rows:
     rows = [columns]
     for record in records:
         best = record.best_peer()
-        row = [f"{record.name}, {record.dtype}", *(cell(record.result(way)) for way in shown)]
+        row = [f"{record.name}, {record.dtype}", *(_time(record.result(way)) for way in shown)]
         row += [ratio(record.speedup(peer)) for peer in peers]
         row += [ratio(None if best is None else record.speedup(best.way)), _limit(record, ceilings)]
         row += [_mib(record.judged), _mib(_leanest(record))] if has_memory else []
         rows.append(row)
     return _without_empty_columns(rows)
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """Why ways have no time, a line each."""
+    found = (f"{result.way}: {result.note}" for record in records for result in record.results if result.note)
+    return list(dict.fromkeys(found))
 
 
 def by_table(records: Sequence[Record]) -> dict[tuple[str, str, str | None], list[Record]]:
@@ -75,6 +81,11 @@ def milliseconds(seconds: float) -> str:
 def ratio(value: float | None) -> str:
     """Three figures, or a dash."""
     return "-" if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def _time(result: Result | None) -> str:
+    """As `cell`, without reasons, which would widen the column."""
+    return "-" if result is not None and result.timing is None else cell(result)
 
 
 def _limit(record: Record, ceilings: Ceilings) -> str:

@@ -18,7 +18,7 @@ from vtfast.bench.subjects import Subject, find_subjects, op_names
 from vtfast.bench.subjects.models import DEFAULT, model_names
 from vtfast.bench.subjects.subject import AUTOCAST, MODES
 from vtfast.bench.sweeps import AXES, sweep_requests
-from vtfast.bench.table import as_text, by_table, cell, ratio, table
+from vtfast.bench.table import as_text, by_table, cell, notes, ratio, table
 from vtfast.cli.errors import UserError, as_user_error
 from vtfast.cli.options import positive_int
 from vtfast.cli.progress import Progress
@@ -174,7 +174,7 @@ def _print_tables(results: Results) -> None:
         print("at most: " + ", ".join(f"{name} {rate / 1e9:.4g} G/s" for name, rate in run.ceilings.items()))
         for (subject, mode, sweep), records in by_table(run.records).items():
             print(f"\n{subject}, {mode}{f', against {sweep}' if sweep else ''}")
-            print(as_text(table(records, run.ceilings)))
+            print("\n".join([as_text(table(records, run.ceilings)), *notes(records)]))
 
 
 def _differs(record: Record) -> bool:
