@@ -6,7 +6,8 @@ import pytest
 import target
 import torch
 
-torch.set_num_threads(2)
+THREADS = 2  # whatever the test before has set
+torch.set_num_threads(THREADS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +38,7 @@ def _runs_anywhere(item: pytest.Item) -> bool:
 def deterministic_and_poisoned() -> Iterator[None]:
     """Deterministic mode fills what `torch.empty` returns, in C++ too, with NaN (integers with their maximum)."""
     torch.manual_seed(0)
+    torch.set_num_threads(THREADS)
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)

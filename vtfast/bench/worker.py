@@ -67,7 +67,15 @@ def measure(request: Request) -> Record:
     Raises:
         NotSupportedError: nothing can be measured; the message says why.
     """
+    threads = torch.get_num_threads()
     torch.set_num_threads(request.threads)
+    try:
+        return _measure(request)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(request: Request) -> Record:
     case, costs = request.case(), list[Cost]()
 
     def look_at(way: Way) -> None:
