@@ -70,14 +70,14 @@ _CPU_LINEAR = {
     True: {"float32": Share(products=1.0), "16 bits": Share(products=0.8)},
 }
 # Zen 4 has spare ports beside its multiplications, which softmax takes; on Intel both share them. Keys and values of a
-# group are packed before its products, which is what the share of the copy is about: all that counts where groups are
-# short. Matrix tiles wait for softmax, which AVX-512 does.
+# group are packed before its products and results lie in pages that are touched for the first time, which is what the
+# share of the copy is about: all that counts where groups are short. Matrix tiles wait for softmax, which AVX-512 does.
 _CPU_ATTENTION = {
     False: {
-        ("float32", "forward"): Share(products=1.0, copy=0.8),
-        ("float32", "backward"): Share(products=0.95, copy=0.8),
-        ("16 bits", "forward"): Share(products=0.9, copy=0.5),
-        ("16 bits", "backward"): Share(products=0.68, copy=0.5),
+        ("float32", "forward"): Share(products=1.0, copy=0.4),
+        ("float32", "backward"): Share(products=0.95, copy=0.45),
+        ("16 bits", "forward"): Share(products=0.75, copy=0.25),
+        ("16 bits", "backward"): Share(products=0.6, copy=0.25),
     },
     True: {
         ("float32", "forward"): Share(products=0.85, exps=0.5, copy=0.6),
