@@ -162,7 +162,7 @@ def product_flops(shape: WindowShape, mode: str) -> int:
 
 def fewest_bytes(shape: WindowShape, dtype: torch.dtype, mode: str) -> int:
     """Forward: reads qkv, writes the output. Backward: reads qkv and the output's gradient, writes that of qkv."""
-    return shape.num_tokens * shape.channels * dtype.itemsize * (4 if mode == FORWARD else 11)
+    return shape.fewest_bytes(dtype.itemsize, backward=mode != FORWARD)
 
 
 def case_name(shape: WindowShape, dtype: torch.dtype, mode: str) -> str:

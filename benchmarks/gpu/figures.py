@@ -13,7 +13,7 @@ from vtfast.bench.measure import Result
 from vtfast.bench.peers.depthwise import INPUT_GRADIENT, VOLUME, WEIGHT_GRADIENT
 from vtfast.bench.peers.grid_attention import SDPA_BACKENDS
 from vtfast.bench.peers.pooling import POOLING
-from vtfast.bench.results import JUDGED, result_of, speedup
+from vtfast.bench.results import JUDGED, fastest, limit, rates_of, result_of, speedup
 from vtfast.bench.shapes import (
     FILLING_BLOCK,
     FILLING_HR,
@@ -82,8 +82,8 @@ class Figures:
 
     def best_peer(self) -> str | None:
         """The fastest whose result is right."""
-        right = {r.way: r.timing.median for r in self.results if r.timing and r.agrees and not r.way.startswith(JUDGED)}
-        return min(right, key=lambda way: right[way]) if right else None
+        best = fastest(self.results)
+        return None if best is None else best.way
 
     def bytes_per_second(self) -> float | None:
         """Of the fewest bytes."""
@@ -104,10 +104,7 @@ class Figures:
     def limit(self) -> tuple[str, float] | None:
         """Which ceiling no implementation gets past here, and the seconds that it takes alone."""
         gemm = f"GEMM {self.facts.get('sums', self.facts.get('dtype'))}"
-        needs = {COPY: self.fewest_bytes, gemm: self.flops, EXP: self.facts.get("exps")}
-        known = {name: amount for name, amount in needs.items() if amount and name in self.ceilings}
-        times = {name: amount / self.ceilings[name] for name, amount in known.items()}
-        return max(times.items(), key=lambda item: item[1]) if times else None
+        return limit(self.ceilings, {COPY: self.fewest_bytes, gemm: self.flops, EXP: self.facts.get("exps")})
 
     def extra_mib(self, way: str = JUDGED) -> float | None:
         """Memory at the peak beyond inputs and results."""
@@ -117,8 +114,7 @@ class Figures:
 
 def ceilings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Units a second of every ceiling that was measured."""
-    results = [result_of(fields) for record in records for fields in record.get("results", [])]
-    return {r.way: r.flops / r.timing.median for r in results if r.timing is not None and r.flops is not None}
+    return rates_of(result_of(fields) for record in records for fields in record.get("results", []))
 
 
 @dataclass(frozen=True)

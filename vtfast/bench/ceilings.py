@@ -13,6 +13,7 @@ import torch
 from vtfast import _library
 from vtfast.bench.cuda_meter import meter_for
 from vtfast.bench.measure import Case, Effort, Way, run_case
+from vtfast.bench.results import rates_of
 
 _SIZE = 2048
 _COPIED = 512 * 2**20
@@ -69,8 +70,7 @@ def rates(device: str = "cpu", effort: Effort = THOROUGH) -> dict[str, float]:
 
 
 def _rates(ways: Sequence[Way], effort: Effort, device: str = "cpu") -> dict[str, float]:
-    results = run_case(Case("ceilings", lambda: ways), effort, meter_for(device))
-    return {r.way: r.flops / r.timing.median for r in results if r.timing is not None and r.flops is not None}
+    return rates_of(run_case(Case("ceilings", lambda: ways), effort, meter_for(device)))
 
 
 def has_amx() -> bool:

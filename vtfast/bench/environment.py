@@ -57,12 +57,6 @@ def processor() -> str:
     return f"{name[1].strip() if name else platform.machine()} ({', '.join(known)})"
 
 
-def machine_name() -> str:
-    """A folder's name for this machine: processor and number of cores."""
-    name = re.sub(r"\((?:R|TM)\)", "", processor().split(" (avx")[0])
-    return "-".join(re.findall(r"[a-z0-9]+", name.lower())) + f"-{os.cpu_count()}-cores"
-
-
 def _allocator(name: str) -> str:
     preloaded = " ".join(Path(path).name for path in re.split(r"[ :]", os.environ.get("LD_PRELOAD", "")) if path)
     libc = preloaded or " ".join(platform.libc_ver())

@@ -28,6 +28,11 @@ def fastest(results: Iterable[Result]) -> Result | None:
     return min(right, key=lambda r: r.timing.median if r.timing else 0.0, default=None)
 
 
+def rates_of(results: Iterable[Result]) -> dict[str, float]:
+    """Units a second of every way that counts its own work: yardsticks."""
+    return {r.way: r.flops / r.timing.median for r in results if r.timing is not None and r.flops is not None}
+
+
 def limit(ceilings: Ceilings, needs: Mapping[str, float | None]) -> tuple[str, float] | None:
     """Which ceiling no implementation gets past, and the seconds that it takes alone.
 
@@ -118,12 +123,12 @@ class Record:
         A yardstick that took part in the rounds counts rather than the run's: it met the same machine.
         """
         gemm = f"GEMM {self.sums or self.dtype.removeprefix('autocast ')}"
-        ceilings = {**ceilings, **self._yardsticks()}
+        ceilings = {**ceilings, **self.yardsticks()}
         return limit(ceilings, {"copy": self.fewest_bytes, gemm: self.flops, "exp": self.exps})
 
-    def _yardsticks(self) -> dict[str, float]:
-        own = (result for result in self.results if result.way.startswith("GEMM") or result.way == "copy")
-        return {r.way: r.flops / r.timing.median for r in own if r.timing is not None and r.flops is not None}
+    def yardsticks(self) -> dict[str, float]:
+        """Units a second of the ceilings that took part in the rounds."""
+        return rates_of(r for r in self.results if r.way.startswith("GEMM") or r.way == "copy")
 
     def share_of_limit(self, ceilings: Ceilings) -> tuple[str, float] | None:
         """Which ceiling, and the share of it that vtfast reaches; None if its result is wrong."""

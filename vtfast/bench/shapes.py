@@ -394,8 +394,6 @@ class ModelShape:
 
 SWIN3D_T = ModelShape("swin3d_t", (1, 3, 16, 224, 224))
 TIMESFORMER_BASE = ModelShape("timesformer_base", (1, 3, 8, 224, 224))
-TIMESFORMER_L = ModelShape("timesformer_l", (1, 3, 96, 224, 224))
-TIMESFORMER_LUCIDRAINS = ModelShape("timesformer_lucidrains", (1, 3, 8, 224, 224))
 MVIT_V1_B = ModelShape("mvit_v1_b", (1, 3, 16, 224, 224))
 MVIT_V2_S = ModelShape("mvit_v2_s", (1, 3, 16, 224, 224))
 UNIFORMER_S = ModelShape("uniformer_s", (1, 3, 16, 224, 224))

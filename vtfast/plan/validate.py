@@ -19,7 +19,7 @@ from vtfast.bench.ceilings import copy, gemm
 from vtfast.bench.environment import facts
 from vtfast.bench.measure import Case, Effort, Way, run_case
 from vtfast.bench.request import Request
-from vtfast.bench.results import JUDGED, Record, Results
+from vtfast.bench.results import JUDGED, Record, Results, rates_of
 from vtfast.bench.shape_text import parse_shape, text_of
 from vtfast.bench.shapes import ModelShape
 from vtfast.bench.subjects import subject_named
@@ -110,7 +110,7 @@ def against_results(
     """
     best: dict[str, float] = {}
     for run in results.runs:
-        for rates in (run.ceilings, *map(_yardsticks, run.records)):
+        for rates in (run.ceilings, *(record.yardsticks() for record in run.records)):
             if run.facts["threads"] >= max(other.facts["threads"] for other in results.runs):
                 best = {name: max(rates.get(name, 0.0), best.get(name, 0.0)) for name in {*best, *rates}}
     found = []
@@ -120,18 +120,9 @@ def against_results(
         for record in run.records:
             comparable = record.threads == run.facts["threads"] and record.subject not in _NOT_TRACED
             if record.device == "cpu" and comparable and record.seconds is not None and wanted(record):
-                machine = machine_of({**best, **_yardsticks(record)}, run.facts)
+                machine = machine_of({**best, **record.yardsticks()}, run.facts)
                 found.append(_compared(record, calls_of(record), machine, record.seconds))
     return found
-
-
-def _yardsticks(record: Record) -> dict[str, float]:
-    """Units a second of what was measured in the rounds of a record."""
-    return {
-        r.way: r.flops / r.timing.median
-        for r in record.results
-        if r.timing is not None and r.flops and (r.way.startswith("GEMM") or r.way == "copy")
-    }
 
 
 def _compared(record: Record, calls: Sequence[Call], machine: Machine, seconds: float) -> Comparison:
@@ -199,7 +190,6 @@ def _measured(record: Record, make: Callable[[], Way], run_facts: Mapping[str, A
         return [replace(make(), outputs=None), *yardsticks, copy(size=64 * 2**20)]
 
     timed = {result.way: result for result in run_case(Case(record.title, ways), effort) if result.timing is not None}
-    rates = {name: r.flops / r.timing.median for name, r in timed.items() if r.flops and r.timing}
     timing = timed[JUDGED].timing
     assert timing is not None
-    return _compared(record, calls_of(record), machine_of(rates, run_facts), timing.median)
+    return _compared(record, calls_of(record), machine_of(rates_of(timed.values()), run_facts), timing.median)
